@@ -1,0 +1,158 @@
+//! Containers and execs as the agent knows them.
+//!
+//! Configuration is kept in the Docker Engine API's own types, so that what a
+//! client sent is what `inspect` gives back. Times are Unix nanoseconds; zero
+//! means "never".
+
+use serde::{Deserialize, Serialize};
+
+use crate::docker::{ContainerConfig, HostConfig, MountPoint};
+
+/// Where a container is in its life; Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Made, never started.
+    #[default]
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process is frozen.
+    Paused,
+    /// Between two runs under a restart policy.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Its process ended.
+    Exited,
+    /// Its removal failed half-way, or its data is damaged.
+    Dead,
+}
+
+/// The changing part of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// Where it is in its life.
+    pub status: Status,
+    /// Process id of its init in the guest; zero when it does not run.
+    pub pid: u32,
+    /// Exit code of the last run: 0 to 255, 128+n for signal n.
+    pub exit_code: i64,
+    /// Whether the kernel ended it for want of memory.
+    pub oom_killed: bool,
+    /// Why the last start failed, else empty.
+    pub error: String,
+    /// When the last run began.
+    pub started_at: i64,
+    /// When the last run ended.
+    pub finished_at: i64,
+}
+
+impl ContainerState {
+    /// Whether there is a process: running, paused or about to be restarted.
+    pub fn is_running(&self) -> bool {
+        matches!(
+            self.status,
+            Status::Running | Status::Paused | Status::Restarting
+        )
+    }
+}
+
+/// A container, whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    /// Its name, without a leading slash.
+    pub name: String,
+    /// When it was created.
+    pub created: i64,
+    /// The image as the user named it.
+    pub image: String,
+    /// The image's id: `sha256:` and 64 hex digits.
+    pub image_id: String,
+    /// The program that is (to be) run: entrypoint and command resolved.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The user's configuration merged over the image's.
+    pub config: ContainerConfig,
+    /// What the user asked of the host, with defaults filled in.
+    pub host_config: HostConfig,
+    /// Its state now.
+    pub state: ContainerState,
+    /// How often a restart policy has started it again.
+    pub restart_count: i64,
+    /// What is mounted into it.
+    pub mounts: Vec<MountPoint>,
+    /// Its log on the data disk (a path in the guest).
+    pub log_path: String,
+    /// `linux`.
+    pub platform: String,
+    /// Ids of its running execs.
+    pub exec_ids: Vec<String>,
+}
+
+/// A command run in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exec {
+    /// 64 hex digits.
+    pub id: String,
+    /// The container's id.
+    pub container_id: String,
+    /// What to run and how.
+    pub config: ExecConfig,
+    /// Whether it runs now.
+    pub running: bool,
+    /// Its exit code once it has ended, recorded before its stream ends.
+    pub exit_code: Option<i64>,
+    /// Process id in the guest; zero when it does not run.
+    pub pid: u32,
+}
+
+/// What to run in a container; the fields of Docker's `ExecConfig`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecConfig {
+    /// Keep stdin open and carry it.
+    pub attach_stdin: bool,
+    /// Carry stdout.
+    pub attach_stdout: bool,
+    /// Carry stderr.
+    pub attach_stderr: bool,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Terminal size, \[height, width\].
+    pub console_size: Option<[u16; 2]>,
+    /// Key sequence that detaches, Docker's syntax; empty for the default.
+    pub detach_keys: String,
+    /// Variables as `NAME=value`, over the container's.
+    pub env: Vec<String>,
+    /// Program and arguments.
+    pub cmd: Vec<String>,
+    /// All capabilities.
+    pub privileged: bool,
+    /// `user`, `user:group`, `uid:gid`; empty for the container's.
+    pub user: String,
+    /// Working directory; empty for the container's.
+    pub working_dir: String,
+}
+
+/// Something that happened; the engine gives it Docker's shape.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// `container`, `image`.
+    pub kind: String,
+    /// Docker's action: `create`, `start`, `die`, `exec_create: sh` and so on.
+    pub action: String,
+    /// The id of what it happened to.
+    pub id: String,
+    /// Docker's attributes for it: `name`, `image`, `exitCode`, labels.
+    pub attributes: std::collections::BTreeMap<String, String>,
+    /// When.
+    pub time: i64,
+}

@@ -1,0 +1,409 @@
+//! Every call a host can make, with its reply and what follows it.
+//!
+//! [`Request`] is what travels; each method is a type of its own that knows its
+//! reply ([`Method::Reply`]), so a caller cannot mix them up.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    container::{Container, Exec, ExecConfig},
+    docker::{ContainerConfig, HostConfig},
+    image::{Image, LayerDescriptor, Removed},
+    machine,
+};
+
+/// A call and the type of its reply.
+pub trait Method: Serialize {
+    /// What comes back in the first frame when it succeeds.
+    type Reply: Serialize + DeserializeOwned;
+    /// Its name on the wire, for logs.
+    const NAME: &'static str;
+    /// The call as it travels.
+    fn into_request(self) -> Request;
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } -> $reply:ty;)*) => {
+        /// Any call, as it travels: `{"method": "ContainerStart", "params": {…}}`.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "method", content = "params")]
+        pub enum Request {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        impl Request {
+            /// The method's name, for logs.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Serialize, Deserialize)]
+            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+            impl Method for $name {
+                type Reply = $reply;
+                const NAME: &'static str = stringify!($name);
+                fn into_request(self) -> Request { Request::$name(self) }
+            }
+        )*
+    };
+}
+
+methods! {
+    /// What the agent says of itself; also the way to see that it answers.
+    MachineInfo {} -> machine::Info;
+
+    /// Sets the guest's clock. The host calls it on every connect and after it
+    /// has slept.
+    SetTime {
+        /// Unix time in nanoseconds.
+        time: i64,
+    } -> ();
+
+    /// The agent's log. After the reply: raw text until the end, or until the
+    /// host closes when `follow`.
+    MachineLogs {
+        /// Go on with what is logged later.
+        follow: bool,
+        /// Only the last so many lines.
+        tail: Option<u64>,
+    } -> ();
+
+    /// A shell in the agent's own namespaces, for diagnosis. After the reply the
+    /// stream is that of [`ExecStart`]; its id serves [`ExecResize`] and
+    /// [`ExecInspect`].
+    MachineShell {
+        /// What to run and how; an empty command is the guest's shell.
+        config: ExecConfig,
+    } -> ExecCreated;
+
+    /// Of these layers, which are not on the data disk.
+    LayersMissing {
+        /// Digests of the layers' tars.
+        diff_ids: Vec<String>,
+    } -> Vec<String>;
+
+    /// Brings one layer. The reply says whether the bytes are wanted. If so the
+    /// host sends exactly `layer.size` bytes and reads a second reply frame
+    /// ([`LayerImported`]) when the layer is unpacked, checked and on disk.
+    LayerImport {
+        /// The layer that comes.
+        layer: LayerDescriptor,
+    } -> LayerWanted;
+
+    /// Makes an image of layers that are all there. One transaction: afterwards
+    /// the image and its names exist, or nothing changed.
+    ImageCreate {
+        /// The image's configuration, byte for byte; its digest is the image's id.
+        configuration: String,
+        /// Media type of its manifest.
+        manifest_media_type: String,
+        /// Its manifest, byte for byte.
+        manifest: String,
+        /// Names to give it in familiar form: `busybox:latest`, `busybox@sha256:…`.
+        references: Vec<String>,
+    } -> Image;
+
+    /// All images.
+    ImageList {} -> Vec<Image>;
+
+    /// One image by name, digest, id or unambiguous prefix of its id.
+    ImageInspect {
+        /// How the user named it.
+        reference: String,
+    } -> Image;
+
+    /// Gives an image one more name.
+    ImageTag {
+        /// How the user named the image.
+        reference: String,
+        /// The new name in familiar form.
+        name: String,
+    } -> ();
+
+    /// Removes a name of an image; with its last name the image and the layers
+    /// that nothing else uses.
+    ImageRemove {
+        /// How the user named it.
+        reference: String,
+        /// Also when stopped containers use it, or several names share its id.
+        force: bool,
+    } -> Vec<Removed>;
+
+    /// Makes a container.
+    ContainerCreate {
+        /// Its name; the agent invents one when there is none.
+        name: Option<String>,
+        /// The user's configuration, with `image` set; the agent merges the
+        /// image's under it.
+        config: Box<ContainerConfig>,
+        /// What the user asks of the host.
+        host_config: Box<HostConfig>,
+    } -> ContainerCreated;
+
+    /// Starts it. [`crate::ErrorKind::NotModified`] when it runs already.
+    ContainerStart {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ();
+
+    /// Sends the stop signal, waits, then kills. Replies when it has ended;
+    /// [`crate::ErrorKind::NotModified`] when it does not run.
+    ContainerStop {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// The signal by name or number, instead of its own stop signal.
+        signal: Option<String>,
+        /// Seconds before it is killed, instead of its own stop timeout; -1 for
+        /// never.
+        timeout: Option<i64>,
+    } -> ();
+
+    /// Stops it if it runs, and starts it.
+    ContainerRestart {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// As for [`ContainerStop`].
+        signal: Option<String>,
+        /// As for [`ContainerStop`].
+        timeout: Option<i64>,
+    } -> ();
+
+    /// Sends it a signal.
+    ContainerKill {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// By name, with or without `SIG`, or by number; empty for SIGKILL.
+        signal: String,
+    } -> ();
+
+    /// Removes it.
+    ContainerRemove {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Kill it first if it runs.
+        force: bool,
+        /// Also its anonymous volumes.
+        volumes: bool,
+    } -> ();
+
+    /// Gives it another name.
+    ContainerRename {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// The new name.
+        name: String,
+    } -> ();
+
+    /// One container.
+    ContainerInspect {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> Container;
+
+    /// All containers, newest first.
+    ContainerList {} -> Vec<Container>;
+
+    /// Waits for it. The first reply says that the wait is registered; a second
+    /// frame ([`WaitResult`]) comes when the condition is met.
+    ContainerWait {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// What to wait for.
+        condition: WaitCondition,
+    } -> ();
+
+    /// Joins its stdio. After the reply the stream is Docker's: with a TTY raw
+    /// bytes; otherwise host-bound bytes come in 8-byte-header frames
+    /// (`[1|2,0,0,0,length]`). Guest-bound bytes are stdin, raw; the host's
+    /// half-close ends stdin when the container has `StdinOnce`.
+    /// Registered before the reply: a start that follows it loses nothing.
+    ContainerAttach {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Carry stdin.
+        stdin: bool,
+        /// Carry stdout.
+        stdout: bool,
+        /// Carry stderr.
+        stderr: bool,
+        /// First what was logged so far.
+        logs: bool,
+        /// Then what comes; without it the stream ends after the logs.
+        stream: bool,
+        /// Key sequence that detaches, Docker's syntax; empty for the default.
+        detach_keys: String,
+    } -> Attached;
+
+    /// Its log. After the reply the stream is as for [`ContainerAttach`].
+    ContainerLogs {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Go on until it ends.
+        follow: bool,
+        /// Include stdout.
+        stdout: bool,
+        /// Include stderr.
+        stderr: bool,
+        /// From this Unix time in nanoseconds on; zero for the beginning.
+        since: i64,
+        /// Up to this Unix time in nanoseconds; zero for the end.
+        until: i64,
+        /// A timestamp before each line.
+        timestamps: bool,
+        /// Only the last so many lines.
+        tail: Option<u64>,
+    } -> Attached;
+
+    /// Sets the size of its terminal; kept for the next start when it does not
+    /// run yet.
+    ContainerResize {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Rows.
+        height: u16,
+        /// Columns.
+        width: u16,
+    } -> ();
+
+    /// Its processes: titles and rows, as `ps` gives them.
+    ContainerTop {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ProcessList;
+
+    /// Prepares a command to run in a running container.
+    ExecCreate {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// What to run and how.
+        config: ExecConfig,
+    } -> ExecCreated;
+
+    /// Runs it. After the reply the stream is as for [`ContainerAttach`], and ends
+    /// when the command's output does; with `detach` there is none.
+    ExecStart {
+        /// The exec's id.
+        exec: String,
+        /// Do not carry its stdio.
+        detach: bool,
+        /// Terminal size, \[height, width\].
+        console_size: Option<[u16; 2]>,
+    } -> Attached;
+
+    /// One exec.
+    ExecInspect {
+        /// The exec's id.
+        exec: String,
+    } -> Exec;
+
+    /// Sets the size of its terminal.
+    ExecResize {
+        /// The exec's id.
+        exec: String,
+        /// Rows.
+        height: u16,
+        /// Columns.
+        width: u16,
+    } -> ();
+
+    /// What happens from now on. After the reply: one frame for each [`crate::container::Event`]
+    /// until the host closes.
+    Events {} -> ();
+}
+
+/// Reply to [`LayerImport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayerWanted {
+    /// Send the bytes.
+    Send,
+    /// It is on disk already; nothing follows.
+    Present,
+}
+
+/// Second reply to [`LayerImport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerImported {
+    /// Bytes that the layer takes, unpacked.
+    pub size: u64,
+}
+
+/// Reply to [`ContainerCreate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerCreated {
+    /// Its id.
+    pub id: String,
+    /// What was ignored or adjusted, for the user to read.
+    pub warnings: Vec<String>,
+}
+
+/// Reply to [`ExecCreate`] and [`MachineShell`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecCreated {
+    /// Its id.
+    pub id: String,
+}
+
+/// Reply to calls that go on as stdio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Whether the stream is a terminal's: raw, without frames.
+    pub tty: bool,
+}
+
+/// What [`ContainerWait`] waits for; Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitCondition {
+    /// That it does not run: at once if so already.
+    #[default]
+    NotRunning,
+    /// The next time it ends.
+    NextExit,
+    /// That it is gone.
+    Removed,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitResult {
+    /// Its exit code.
+    pub exit_code: i64,
+    /// Why the wait failed, if it did.
+    pub error: Option<String>,
+}
+
+/// Reply to [`ContainerTop`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessList {
+    /// Column titles.
+    pub titles: Vec<String>,
+    /// One row a process.
+    pub processes: Vec<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_tagged_with_its_method() {
+        let request = ContainerStart {
+            container: "web".into(),
+        }
+        .into_request();
+        let json = serde_json::to_string(&request).unwrap();
+        assert_eq!(
+            json,
+            r#"{"method":"ContainerStart","params":{"container":"web"}}"#
+        );
+        let back: Request = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.name(), "ContainerStart");
+    }
+}

@@ -1,0 +1,92 @@
+//! The words spoken on a monitor's control socket: one JSON object a line, one
+//! answer for each request, in order. QEMU's supervisor in `app/machine` speaks
+//! the same.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest line, in bytes.
+pub const MAX_LINE: usize = 4096;
+
+/// What can be asked of a monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// The virtual machine's state.
+    State,
+    /// Stop the virtual CPUs where they are.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Memory that the guest has given back, and what it says of the rest.
+    Balloon,
+    /// Press the guest's power button (connect to its power-button port) and
+    /// answer at once; after `timeout_ms` without a power-off, use force. Zero is
+    /// force at once.
+    PowerOff {
+        /// How long the guest may take, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// Done, or begun.
+    Done,
+    /// To [`Request::State`].
+    State(State),
+    /// To [`Request::Balloon`].
+    Balloon(BalloonStatistics),
+    /// It could not be done.
+    Error {
+        /// Why, for a user.
+        message: String,
+    },
+}
+
+/// Whether virtual CPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// They run.
+    Running,
+    /// They are stopped by [`Request::Pause`].
+    Paused,
+    /// The power button was pressed.
+    PoweringOff,
+}
+
+/// A virtual machine at work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Whether it runs.
+    pub run_state: RunState,
+    /// The monitor's process id.
+    pub process_id: u32,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Since the monitor was started, in milliseconds.
+    pub uptime_ms: u64,
+    /// Whether seccomp filters are in force.
+    pub seccomp: bool,
+    /// Whether landlock is in force.
+    pub landlock: bool,
+}
+
+/// Memory that went back to the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BalloonStatistics {
+    /// Bytes given back by free page reporting so far (not less what was taken
+    /// again since).
+    pub reported_bytes: u64,
+    /// Bytes in the balloon now.
+    pub balloon_bytes: u64,
+    /// The guest's free memory, bytes, if it told.
+    pub free_memory: Option<u64>,
+    /// The guest's available memory, bytes, if it told.
+    pub available_memory: Option<u64>,
+}
