@@ -1,0 +1,3 @@
+//! `dctl-vmm`: the monitor as a program of its own.
+
+fn main() {}
