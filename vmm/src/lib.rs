@@ -16,4 +16,6 @@
 
 pub mod config;
 pub mod control;
+pub mod devices;
 pub mod exit;
+pub mod transport;

@@ -1,0 +1,217 @@
+//! The buffers of one descriptor chain, and moving bytes between them and files
+//! without a copy in between.
+//!
+//! The device may not care how a driver cuts a message into descriptors (2.7.4.1):
+//! a [`Buffers`] is a run of bytes in guest memory, wherever its pieces are.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use vm_memory::VolatileSlice;
+
+/// What the driver made available at once (2.7.5): a part the device reads and a
+/// part it writes.
+pub struct Chain<'a> {
+    /// Index of its first descriptor: how the driver recognises it again.
+    pub head: u16,
+    /// What the device reads.
+    pub readable: Buffers<'a>,
+    /// What the device writes.
+    pub writable: Buffers<'a>,
+}
+
+/// A run of bytes in guest memory that is consumed from the front.
+#[derive(Default)]
+pub struct Buffers<'a> {
+    slices: Vec<VolatileSlice<'a>>,
+    /// The first slice that is not consumed.
+    first: usize,
+    length: usize,
+}
+
+/// The most pieces given to the kernel in one call (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
+
+impl<'a> Buffers<'a> {
+    pub(super) fn push(&mut self, slice: VolatileSlice<'a>) {
+        if !slice.is_empty() {
+            self.length = self.length.saturating_add(slice.len());
+            self.slices.push(slice);
+        }
+    }
+
+    /// Bytes left.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether none are left.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The pieces of guest memory that it is made of.
+    pub(super) fn slices(&self) -> &[VolatileSlice<'a>] {
+        self.slices.get(self.first..).unwrap_or_default()
+    }
+
+    /// Drops `count` bytes from the front.
+    pub fn consume(&mut self, count: usize) {
+        let mut left = count.min(self.length);
+        self.length -= left;
+        while left > 0 {
+            let Some(slice) = self.slices.get_mut(self.first) else {
+                return;
+            };
+            if left >= slice.len() {
+                left -= slice.len();
+                self.first += 1;
+            } else {
+                // Cannot fail: `left` is less than the slice's length.
+                if let Ok(rest) = slice.offset(left) {
+                    *slice = rest;
+                }
+                return;
+            }
+        }
+    }
+
+    /// Keeps the first `count` bytes and returns the rest.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Buffers<'a> {
+        let mut rest = Buffers::default();
+        let mut kept = Buffers::default();
+        for slice in self.slices.drain(..).skip(self.first) {
+            let room = count - kept.length.min(count);
+            if room >= slice.len() {
+                kept.push(slice);
+            } else if let Ok((front, back)) = slice.split_at(room) {
+                kept.push(front);
+                rest.push(back);
+            }
+        }
+        *self = kept;
+        rest
+    }
+
+    /// Copies from the front into `data` and consumes what was copied. Returns its
+    /// length, which is less than `data`'s only when nothing is left.
+    pub fn read(&mut self, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let (Some(slice), Some(to)) = (self.slices.get(self.first), data.get_mut(done..)) {
+            if to.is_empty() {
+                break;
+            }
+            let count = slice.copy_to(to);
+            done += count;
+            self.consume(count);
+        }
+        done
+    }
+
+    /// Copies `data` to the front and consumes what was written. Returns its
+    /// length, which is less than `data`'s only when nothing is left.
+    pub fn write(&mut self, data: &[u8]) -> usize {
+        let mut done = 0;
+        while let (Some(slice), Some(from)) = (self.slices.get(self.first), data.get(done..)) {
+            if from.is_empty() {
+                break;
+            }
+            let count = from.len().min(slice.len());
+            slice.copy_from(from);
+            done += count;
+            self.consume(count);
+        }
+        done
+    }
+
+    /// Reads from a file at `offset` once (`preadv`), and consumes what came; zero
+    /// at the file's end.
+    pub fn read_from_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        self.transfer(|pieces, count| {
+            // SAFETY: `pieces` are valid, writable guest memory for the call (see
+            // `transfer`); `file` is open.
+            unsafe { libc::preadv(file.as_raw_fd(), pieces, count, offset) }
+        })
+    }
+
+    /// Writes to a file at `offset` once (`pwritev`), and consumes what went.
+    pub fn write_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        self.transfer(|pieces, count| {
+            // SAFETY: `pieces` are valid guest memory for the call (see
+            // `transfer`); `file` is open.
+            unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, offset) }
+        })
+    }
+
+    /// Receives from a socket once, without waiting, and consumes what came; zero
+    /// at the stream's end.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.transfer(|pieces, count| {
+            let mut message = message(pieces, count);
+            // SAFETY: the message's pieces are valid, writable guest memory for the
+            // call (see `transfer`), the rest of it is empty; `socket` is open.
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
+        })
+    }
+
+    /// Sends to a socket once, without waiting and without a signal when its peer
+    /// is gone, and consumes what went.
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.transfer(|pieces, count| {
+            let message = message(pieces, count);
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: the message's pieces are valid guest memory for the call (see
+            // `transfer`), the rest of it is empty; `socket` is open.
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) }
+        })
+    }
+
+    /// Gives the pieces of guest memory to one system call and consumes as many
+    /// bytes as it returns. They stay mapped during the call because `self` borrows
+    /// the mapping, and guest memory is never Rust-borrowed, so the kernel (or the
+    /// guest) changing it is no aliasing.
+    fn transfer(
+        &mut self,
+        call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize,
+    ) -> io::Result<usize> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        let guards: Vec<_> = self
+            .slices
+            .iter()
+            .skip(self.first)
+            .take(MAX_PIECES)
+            .map(VolatileSlice::ptr_guard_mut)
+            .collect();
+        let pieces: Vec<libc::iovec> = guards
+            .iter()
+            .map(|guard| libc::iovec {
+                iov_base: guard.as_ptr().cast(),
+                iov_len: guard.len(),
+            })
+            .collect();
+        let count = call(pieces.as_ptr(), pieces.len() as libc::c_int);
+        drop(guards);
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn message(pieces: *const libc::iovec, count: libc::c_int) -> libc::msghdr {
+    // SAFETY: an all-zero `msghdr` is a valid one: no name, no pieces, no control.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.cast_mut();
+    message.msg_iovlen = count as usize;
+    message
+}
