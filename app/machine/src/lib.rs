@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Machines: micro-VMs that keep a guest agent running.
+//!
+//! Lives here: where a machine's files are ([`Paths`]), what a user asks of it
+//! ([`Settings`]), its life cycle ([`Machine`]), the [`drivers`] that boot one,
+//! the [`assets`] that it boots, and the [`doctor`] that says why one does not.
+//! The engine drives machines through [`Machine`] and talks to the agent over
+//! [`Machine::connect`]; the command line calls [`doctor`] and
+//! [`run_qemu_supervisor`].
+//!
+//! A driver knows how to start a VM and reach its vsock. Nothing in this crate
+//! may know about containers or images.
+
+pub mod assets;
+mod boot;
+mod console;
+mod disk;
+pub mod doctor;
+mod drivers;
+mod error;
+mod file;
+mod lock;
+mod machine;
+mod monitor;
+pub mod paths;
+mod settings;
+mod vsock;
+
+pub use dctl_vmm::control::BalloonStatistics;
+pub use drivers::{Choice, DriverKind, qemu::run_supervisor as run_qemu_supervisor};
+pub use error::{Error, Result};
+pub use machine::{Machine, RunState, Stage, Status};
+pub use paths::{DEFAULT_MACHINE, Paths};
+pub use settings::{MAX_CPUS, MIN_MEMORY_MIB, Settings};

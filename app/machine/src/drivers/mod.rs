@@ -1,0 +1,103 @@
+//! What boots a machine: [`kvm`], our own monitor on hardware; [`qemu`], QEMU's
+//! software CPU with our devices beside it. [`choice`] says which.
+//!
+//! A driver knows how to start a VM and reach its vsock, and nothing else: each is
+//! a process that is given a [`VmConfig`] and speaks [`dctl_vmm::control`].
+
+pub(crate) mod choice;
+pub(crate) mod kvm;
+pub(crate) mod probe;
+pub(crate) mod qemu;
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use dctl_vmm::config::{DiskConfig, VmConfig, VsockConfig};
+use serde::{Deserialize, Serialize};
+
+pub use choice::Choice;
+
+use crate::{
+    Error, Result, Settings, assets::Guest, file, monitor::process::Monitor, paths::MachineFiles,
+};
+
+/// Which driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverKind {
+    /// Our monitor on /dev/kvm.
+    Kvm,
+    /// QEMU's software CPU.
+    Qemu,
+}
+
+impl DriverKind {
+    /// Its name, as settings and flags have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+        }
+    }
+
+    /// How long a guest may take to be ready.
+    pub(crate) fn ready_within(self) -> Duration {
+        match self {
+            Self::Kvm => Duration::from_secs(60),
+            Self::Qemu => Duration::from_secs(180),
+        }
+    }
+
+    /// Starts a monitor; returns before the guest runs.
+    pub(crate) fn start(
+        self,
+        files: &MachineFiles,
+        settings: &Settings,
+        guest: &Guest,
+    ) -> Result<Monitor> {
+        let (subcommand, command_line) = match self {
+            Self::Kvm => (kvm::SUBCOMMAND, kvm::COMMAND_LINE),
+            Self::Qemu => (qemu::SUBCOMMAND, qemu::COMMAND_LINE),
+        };
+        let config = VmConfig {
+            kernel: guest.kernel.clone(),
+            initramfs: guest.initramfs.clone(),
+            command_line: command_line.join(" "),
+            cpus: settings.cpus(),
+            memory_mib: settings.memory_mib(),
+            disks: vec![DiskConfig {
+                path: files.disk(),
+                read_only: false,
+            }],
+            vsock: VsockConfig {
+                cid: guest_protocol::GUEST_CID,
+                socket: files.vsock_socket(),
+            },
+            control_socket: files.control_socket(),
+            console_log: files.console_log(),
+            power_button_port: guest_protocol::POWER_BUTTON_PORT,
+            lock_file: files.lock(),
+        };
+        let path = files.config();
+        let json = serde_json::to_vec_pretty(&config)
+            .map_err(|error| Error::io("write", &path, std::io::Error::other(error)))?;
+        file::replace(&path, &json)?;
+        Monitor::spawn(subcommand, &path, &files.monitor_log())
+    }
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DriverKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Kvm, Self::Qemu]
+            .into_iter()
+            .find(|driver| driver.name() == name)
+            .ok_or_else(|| format!("'{name}' is not a driver: use kvm or qemu"))
+    }
+}
