@@ -1,0 +1,414 @@
+//! The directory a layer is unpacked into, reached only through its descriptor.
+//!
+//! Paths of more than one component are resolved by the kernel, beneath the root
+//! (`openat2` with `RESOLVE_BENEATH`): symbolic links that stay in the layer are
+//! followed, as image builders expect (`lib -> usr/lib`), others are errors.
+//! Everything else names one component in an open directory and follows nothing.
+//!
+//! Entries of one directory mostly come together, so the directory of the last
+//! one stays open; when it is left, its modification time is put back.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+        XattrFlags,
+    },
+    io::Errno,
+};
+
+use super::archive::Metadata;
+use crate::images::trash::Trash;
+
+/// The device number by which OverlayFS knows a whiteout.
+const WHITEOUT_DEVICE: rustix::fs::Dev = 0;
+/// OverlayFS's mark on a directory that hides the lower ones' content.
+const OPAQUE: &str = "trusted.overlay.opaque";
+/// Where OverlayFS keeps what it means for itself.
+const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
+/// How OverlayFS spells such an attribute that belongs to the user (since 6.7).
+const ESCAPED_OVERLAY_XATTRS: &[u8] = b"trusted.overlay.overlay.";
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// A layer being unpacked.
+pub(super) struct Tree<'trash> {
+    root: OwnedFd,
+    trash: &'trash Trash,
+    current: Option<Current>,
+}
+
+/// The directory that entries go to.
+struct Current {
+    /// As it was asked for.
+    path: Vec<u8>,
+    directory: OwnedFd,
+    /// What it has to have when it is left.
+    modified: Timespec,
+    inode: (u64, u64),
+}
+
+impl<'trash> Tree<'trash> {
+    /// The tree below `root`; what entries replace goes to `trash`.
+    pub(super) fn new(root: OwnedFd, trash: &'trash Trash) -> Self {
+        Self {
+            root,
+            trash,
+            current: None,
+        }
+    }
+
+    /// Makes `path` the directory that the other methods work in. Directories on
+    /// the way that no entry has made yet are made.
+    pub(super) fn enter(&mut self, path: &[u8]) -> Result<(), Errno> {
+        if self.current.as_ref().is_some_and(|at| at.path == path) {
+            return Ok(());
+        }
+        self.leave()?;
+        let directory = match self.open_directory(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_directories(path)?,
+            result => result?,
+        };
+        let stat = rustix::fs::fstat(&directory)?;
+        self.current = Some(Current {
+            path: path.to_vec(),
+            directory,
+            modified: modified(&stat),
+            inode: (stat.st_dev, stat.st_ino),
+        });
+        Ok(())
+    }
+
+    /// Ends the work in the current directory. To be called after the last entry,
+    /// too.
+    pub(super) fn leave(&mut self) -> Result<(), Errno> {
+        match self.current.take() {
+            Some(at) => set_times(&at.directory, at.modified),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the root of the layer what its entry says.
+    pub(super) fn set_root_metadata(&mut self, metadata: &Metadata) -> Result<(), Errno> {
+        self.leave()?;
+        let root = self.open_directory(b"")?;
+        set_file_metadata(&root, metadata)
+    }
+
+    /// Makes the directory `name`, or gives one that is there `metadata`.
+    pub(super) fn directory(&mut self, name: &[u8], metadata: &Metadata) -> Result<(), Errno> {
+        let directory = self.ensure_directory(name)?;
+        set_file_metadata(&directory, metadata)?;
+        let stat = rustix::fs::fstat(&directory)?;
+        if let Some(at) = &mut self.current
+            && at.inode == (stat.st_dev, stat.st_ino)
+        {
+            at.modified = modified(&stat);
+        }
+        Ok(())
+    }
+
+    /// Makes an empty file for writing. Its metadata is set when it is written:
+    /// [`set_file_metadata`].
+    pub(super) fn create_file(&mut self, name: &[u8]) -> Result<OwnedFd, Errno> {
+        self.create(name, |at| {
+            rustix::fs::openat(
+                at,
+                name,
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::from_raw_mode(0o600),
+            )
+        })
+    }
+
+    /// Makes a symbolic link.
+    pub(super) fn symlink(
+        &mut self,
+        name: &[u8],
+        target: &[u8],
+        metadata: &Metadata,
+    ) -> Result<(), Errno> {
+        self.create(name, |at| rustix::fs::symlinkat(target, at, name))?;
+        self.set_metadata(name, metadata, false)
+    }
+
+    /// Makes a device or FIFO.
+    pub(super) fn node(
+        &mut self,
+        name: &[u8],
+        kind: FileType,
+        device: rustix::fs::Dev,
+        metadata: &Metadata,
+    ) -> Result<(), Errno> {
+        self.create(name, |at| {
+            rustix::fs::mknodat(at, name, kind, Mode::from_raw_mode(0o600), device)
+        })?;
+        self.set_metadata(name, metadata, true)
+    }
+
+    /// Gives the file `target` in `directory` the further name `name`.
+    pub(super) fn hard_link(
+        &mut self,
+        name: &[u8],
+        directory: &[u8],
+        target: &[u8],
+    ) -> Result<(), Errno> {
+        let source = self.open_directory(directory)?;
+        let stat = rustix::fs::statat(&source, target, AtFlags::SYMLINK_NOFOLLOW)?;
+        if let Ok(there) = self.stat(name)
+            && (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)
+        {
+            return Ok(());
+        }
+        self.create(name, |at| {
+            rustix::fs::linkat(&source, target, at, name, AtFlags::empty())
+        })
+    }
+
+    /// Hides what lower layers have under `name`.
+    pub(super) fn whiteout(&mut self, name: &[u8]) -> Result<(), Errno> {
+        let made = rustix::fs::mknodat(
+            self.at()?,
+            name,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            WHITEOUT_DEVICE,
+        );
+        match made {
+            // This layer has something of its own there. A file hides what is
+            // below by itself; a directory would show it.
+            Err(Errno::EXIST) => match self.open_child(name) {
+                Ok(directory) => set_opaque(&directory),
+                Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(error) => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Hides everything lower layers have in the current directory.
+    pub(super) fn make_opaque(&self) -> Result<(), Errno> {
+        set_opaque(self.at()?)
+    }
+
+    /// The directory `path` beneath the root.
+    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        rustix::fs::openat2(
+            &self.root,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+        )
+    }
+
+    /// The directory `path`, with every directory on its way made that is missing.
+    fn make_directories(&mut self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter_map(|(index, byte)| (*byte == b'/').then_some(index))
+            .chain([path.len()]);
+        let mut start = 0;
+        for end in ends {
+            let (name, here) = (&path[start..end], &path[..end]);
+            match self.open_directory(here) {
+                Ok(_) => {}
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    self.enter(&path[..start.saturating_sub(1)])?;
+                    match self.stat(name) {
+                        Err(Errno::NOENT) => {}
+                        // A file in the way stays: no entry has replaced it.
+                        Ok(stat) if is_whiteout(&stat) => {}
+                        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                            return Err(Errno::LOOP);
+                        }
+                        Ok(_) => return Err(Errno::NOTDIR),
+                        Err(error) => return Err(error),
+                    }
+                    let made = self.ensure_directory(name)?;
+                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+                    self.leave()?;
+                }
+                Err(error) => return Err(error),
+            }
+            start = end + 1;
+        }
+        self.open_directory(path)
+    }
+
+    /// Opens the directory `name`; makes it, in place of what is there, when there
+    /// is none. In place of a whiteout it becomes opaque: what the whiteout hid
+    /// must not show in it.
+    fn ensure_directory(&mut self, name: &[u8]) -> Result<OwnedFd, Errno> {
+        let make = |at: BorrowedFd<'_>| rustix::fs::mkdirat(at, name, Mode::RWXU);
+        match make(self.at()?) {
+            Ok(()) => return self.open_child(name),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let stat = self.stat(name)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return self.open_child(name);
+        }
+        self.displace(name)?;
+        make(self.at()?)?;
+        let directory = self.open_child(name)?;
+        if is_whiteout(&stat) {
+            set_opaque(&directory)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes something that is no directory, in place of what is there.
+    fn create<T>(
+        &mut self,
+        name: &[u8],
+        make: impl Fn(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match make(self.at()?) {
+            Err(Errno::EXIST) => {
+                self.displace(name)?;
+                make(self.at()?)
+            }
+            result => result,
+        }
+    }
+
+    /// Takes `name` away.
+    fn displace(&mut self, name: &[u8]) -> Result<(), Errno> {
+        self.trash.put(self.at()?, name)
+    }
+
+    /// Sets the metadata of something that cannot be opened.
+    fn set_metadata(&self, name: &[u8], metadata: &Metadata, mode: bool) -> Result<(), Errno> {
+        let at = self.at()?;
+        rustix::fs::chownat(
+            at,
+            name,
+            Some(Uid::from_raw(metadata.uid)),
+            Some(Gid::from_raw(metadata.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+        if mode {
+            let mode = Mode::from_raw_mode(metadata.mode);
+            rustix::fs::chmodat(at, name, mode, AtFlags::empty())?;
+        }
+        // There is no call that takes a directory and a name before Linux 6.13.
+        let mut path = format!("/proc/self/fd/{}/", at.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        set_xattrs(metadata, |attribute, value| {
+            rustix::fs::lsetxattr(path.as_slice(), attribute, value, XattrFlags::empty())
+        })?;
+        rustix::fs::utimensat(
+            at,
+            name,
+            &times(metadata.modified.into()),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+    }
+
+    fn stat(&self, name: &[u8]) -> Result<Stat, Errno> {
+        rustix::fs::statat(self.at()?, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn open_child(&self, name: &[u8]) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(self.at()?, name, DIRECTORY, Mode::empty())
+    }
+
+    fn at(&self) -> Result<BorrowedFd<'_>, Errno> {
+        match &self.current {
+            Some(at) => Ok(at.directory.as_fd()),
+            None => Err(Errno::BADF),
+        }
+    }
+}
+
+/// Writes `bytes` at `offset`.
+pub(super) fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sets the metadata of an open file or directory. The order matters: a change of
+/// owner clears set-user-id and capabilities, everything changes the time.
+pub(super) fn set_file_metadata(file: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
+    rustix::fs::fchown(
+        file,
+        Some(Uid::from_raw(metadata.uid)),
+        Some(Gid::from_raw(metadata.gid)),
+    )?;
+    rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))?;
+    set_xattrs(metadata, |attribute, value| {
+        rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())
+    })?;
+    set_times(file, metadata.modified.into())
+}
+
+/// Sets extended attributes. OverlayFS's own are kept for the container, but mean
+/// nothing to the OverlayFS that the layer is mounted with.
+fn set_xattrs(
+    metadata: &Metadata,
+    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    for (name, value) in &metadata.xattrs {
+        let result = match name.strip_prefix(OVERLAY_XATTRS) {
+            Some(rest) => set(&[ESCAPED_OVERLAY_XATTRS, rest].concat(), value),
+            None => set(name, value),
+        };
+        match result {
+            // A namespace that the guest does not have, or user attributes on
+            // what cannot have them: as other engines do, go without.
+            Err(Errno::OPNOTSUPP) => {}
+            Err(Errno::PERM) if name.starts_with(b"user.") => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn set_opaque(directory: impl AsFd) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty())
+}
+
+fn set_times(file: &OwnedFd, modified: Timespec) -> Result<(), Errno> {
+    rustix::fs::futimens(file, &times(modified))
+}
+
+fn times(modified: Timespec) -> Timestamps {
+    Timestamps {
+        last_access: modified,
+        last_modification: modified,
+    }
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ by architecture"
+)]
+fn modified(stat: &Stat) -> Timespec {
+    Timespec {
+        tv_sec: stat.st_mtime as i64,
+        tv_nsec: stat.st_mtime_nsec as i64,
+    }
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == WHITEOUT_DEVICE
+}
