@@ -131,7 +131,7 @@ impl<'a> Buffers<'a> {
     /// at the file's end.
     pub fn read_from_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        self.transfer(|pieces, count| {
+        self.transfer(usize::MAX, |pieces, count| {
             // SAFETY: `pieces` are valid, writable guest memory for the call (see
             // `transfer`); `file` is open.
             unsafe { libc::preadv(file.as_raw_fd(), pieces, count, offset) }
@@ -141,17 +141,17 @@ impl<'a> Buffers<'a> {
     /// Writes to a file at `offset` once (`pwritev`), and consumes what went.
     pub fn write_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        self.transfer(|pieces, count| {
+        self.transfer(usize::MAX, |pieces, count| {
             // SAFETY: `pieces` are valid guest memory for the call (see
             // `transfer`); `file` is open.
             unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, offset) }
         })
     }
 
-    /// Receives from a socket once, without waiting, and consumes what came; zero
-    /// at the stream's end.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.transfer(|pieces, count| {
+    /// Receives at most `limit` bytes from a socket once, without waiting, and consumes
+    /// what came; zero at the stream's end.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
+        self.transfer(limit, |pieces, count| {
             let mut message = message(pieces, count);
             // SAFETY: the message's pieces are valid, writable guest memory for the
             // call (see `transfer`), the rest of it is empty; `socket` is open.
@@ -162,7 +162,7 @@ impl<'a> Buffers<'a> {
     /// Sends to a socket once, without waiting and without a signal when its peer
     /// is gone, and consumes what went.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.transfer(|pieces, count| {
+        self.transfer(usize::MAX, |pieces, count| {
             let message = message(pieces, count);
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: the message's pieces are valid guest memory for the call (see
@@ -171,12 +171,13 @@ impl<'a> Buffers<'a> {
         })
     }
 
-    /// Gives the pieces of guest memory to one system call and consumes as many
-    /// bytes as it returns. They stay mapped during the call because `self` borrows
+    /// Gives the pieces of guest memory, at most `limit` bytes, to one system call and
+    /// consumes as many bytes as it returns. They stay mapped during the call because `self` borrows
     /// the mapping, and guest memory is never Rust-borrowed, so the kernel (or the
     /// guest) changing it is no aliasing.
     fn transfer(
         &mut self,
+        limit: usize,
         call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize,
     ) -> io::Result<usize> {
         if self.is_empty() {
@@ -189,11 +190,16 @@ impl<'a> Buffers<'a> {
             .take(MAX_PIECES)
             .map(VolatileSlice::ptr_guard_mut)
             .collect();
+        let mut left = limit;
         let pieces: Vec<libc::iovec> = guards
             .iter()
-            .map(|guard| libc::iovec {
-                iov_base: guard.as_ptr().cast(),
-                iov_len: guard.len(),
+            .map(|guard| {
+                let length = guard.len().min(left);
+                left -= length;
+                libc::iovec {
+                    iov_base: guard.as_ptr().cast(),
+                    iov_len: length,
+                }
             })
             .collect();
         let count = call(pieces.as_ptr(), pieces.len() as libc::c_int);
