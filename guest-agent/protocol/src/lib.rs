@@ -2,8 +2,9 @@
 //!
 //! Lives here: the [`methods`] a host may call and their replies, the records
 //! that they carry ([`container`], [`image`], [`machine`]), the [`frame`]s they
-//! travel in, and the vsock ports. The engine (host) and the guest agent (PID 1)
-//! both depend on this crate, and on nothing else of each other.
+//! travel in, the vsock ports, and how images are named ([`reference`]). The
+//! engine (host) and the guest agent (PID 1) both depend on this crate, and on
+//! nothing else of each other.
 //!
 //! One vsock connection carries one call. The host connects to [`AGENT_PORT`],
 //! sends one frame with a [`methods::Request`], and reads one frame with the
@@ -21,9 +22,11 @@ pub mod frame;
 pub mod image;
 pub mod machine;
 pub mod methods;
+pub mod reference;
 
 pub use bollard_stubs::models as docker;
 pub use error::{AgentError, ErrorKind};
+pub use reference::Reference;
 
 /// The context id every machine's guest has. Machines do not see each other, so
 /// all can have the same one.
