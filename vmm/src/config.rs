@@ -1,6 +1,8 @@
 //! What a virtual machine is made of: the file that a driver writes and a
 //! monitor reads.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,83 @@ pub struct VmConfig {
     /// A file that the monitor locks for as long as it runs, so that no two
     /// monitors open one machine's disk.
     pub lock_file: PathBuf,
+}
+
+/// The largest configuration file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// Virtual CPUs that the monitor can run.
+const MAX_CPUS: u8 = 64;
+/// Less memory boots no Linux.
+const MIN_MEMORY_MIB: u32 = 32;
+
+/// Why a [`VmConfig`] cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no JSON, or not of the right shape.
+    #[error("the configuration {} is malformed: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// It asks for what cannot be.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl VmConfig {
+    /// Reads a configuration from a file, and checks it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+            .map_err(read_error)?;
+        let config: Self =
+            serde_json::from_slice(&bytes).map_err(|source| ConfigError::Malformed {
+                path: path.to_owned(),
+                source,
+            })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what no machine can have.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let unusable = |reason: String| Err(ConfigError::Unusable(reason));
+        if self.cpus == 0 || self.cpus > MAX_CPUS {
+            return unusable(format!(
+                "a machine has 1 to {MAX_CPUS} CPUs, not {}",
+                self.cpus
+            ));
+        }
+        if self.memory_mib < MIN_MEMORY_MIB {
+            return unusable(format!(
+                "a machine needs at least {MIN_MEMORY_MIB} MiB of memory, not {}",
+                self.memory_mib
+            ));
+        }
+        // 0 and 1 are reserved, 2 is the host (virtio 1.2, 5.10.4).
+        if self.vsock.cid < 3 {
+            return unusable(format!(
+                "a guest's vsock context id is 3 or more, not {}",
+                self.vsock.cid
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A raw, sparse disk image.
@@ -74,4 +153,58 @@ pub fn host_port_socket(socket: &Path, port: u32) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();
     name.push(format!("_{port}"));
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> VmConfig {
+        VmConfig {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            command_line: String::new(),
+            cpus: 1,
+            memory_mib: 64,
+            disks: Vec::new(),
+            vsock: VsockConfig {
+                cid: 3,
+                socket: "/v".into(),
+            },
+            control_socket: "/c".into(),
+            console_log: "/l".into(),
+            power_button_port: 1026,
+            lock_file: "/f".into(),
+        }
+    }
+
+    #[test]
+    fn what_no_machine_can_have_is_refused() {
+        config().check().unwrap();
+        for spoil in [
+            (|config: &mut VmConfig| config.cpus = 0) as fn(&mut VmConfig),
+            |config| config.cpus = 65,
+            |config| config.memory_mib = 31,
+            |config| config.vsock.cid = 2,
+        ] {
+            let mut config = config();
+            spoil(&mut config);
+            assert!(matches!(config.check(), Err(ConfigError::Unusable(_))));
+        }
+    }
+
+    #[test]
+    fn files_are_read_back_and_errors_name_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        assert!(matches!(
+            VmConfig::read(&path),
+            Err(ConfigError::Read { .. })
+        ));
+        std::fs::write(&path, serde_json::to_vec(&config()).unwrap()).unwrap();
+        assert_eq!(VmConfig::read(&path).unwrap(), config());
+        std::fs::write(&path, b"{\"kernel\":1}").unwrap();
+        let error = VmConfig::read(&path).unwrap_err();
+        assert!(error.to_string().contains("config.json"));
+    }
 }

@@ -2,6 +2,12 @@
 //! answer for each request, in order. QEMU's supervisor in `app/machine` speaks
 //! the same.
 
+mod client;
+mod lines;
+
+pub use client::{Client, ClientError};
+pub use lines::{LineTooLong, Lines};
+
 use serde::{Deserialize, Serialize};
 
 /// The longest line, in bytes.
@@ -89,4 +95,32 @@ pub struct BalloonStatistics {
     pub free_memory: Option<u64>,
     /// The guest's available memory, bytes, if it told.
     pub available_memory: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn requests_survive_their_line(timeout_ms in 0_u64.., which in 0..5) {
+            let request = match which {
+                0 => Request::State,
+                1 => Request::Pause,
+                2 => Request::Resume,
+                3 => Request::Balloon,
+                _ => Request::PowerOff { timeout_ms },
+            };
+            let line = serde_json::to_string(&request).unwrap();
+            prop_assert!(!line.contains('\n') && line.len() <= MAX_LINE);
+            prop_assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+        }
+
+        #[test]
+        fn no_line_makes_the_parser_panic(line in proptest::collection::vec(0_u8.., 0..200)) {
+            let _ = serde_json::from_slice::<Request>(&line);
+        }
+    }
 }

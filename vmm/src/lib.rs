@@ -14,8 +14,13 @@
 //! as vhost-user backends next to QEMU). It must know nothing of containers, and
 //! must not trust a byte that a guest can write.
 
+pub mod command;
 pub mod config;
 pub mod control;
 pub mod devices;
 pub mod exit;
+mod kvm;
+pub mod monitor;
+pub mod probe;
+mod sandbox;
 pub mod transport;

@@ -1,3 +1,7 @@
-//! `dctl-vmm`: the monitor as a program of its own.
+//! `dctl-vmm`: the monitor as a program of its own; see [`dctl_vmm::command`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dctl_vmm::command::main(std::env::args_os().skip(1))
+}

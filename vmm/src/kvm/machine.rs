@@ -1,0 +1,125 @@
+//! A virtual machine of KVM's: its memory slots, interrupt controllers, virtual
+//! CPUs, and the eventfds that connect a device to it.
+
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use vm_memory::{GuestMemory as _, GuestMemoryRegion, GuestRegionMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{Error, GuestMemory, cpuid, layout, registers};
+
+/// A virtual machine with memory and in-kernel interrupt controllers.
+pub(crate) struct Machine {
+    vm: VmFd,
+    supported_cpuid: kvm_bindings::CpuId,
+    tsc_frequency_known: bool,
+    /// KVM reads and writes it for as long as `vm` is open.
+    _memory: GuestMemory,
+}
+
+impl Machine {
+    /// Makes a virtual machine that has `memory`.
+    pub(crate) fn new(kvm: &Kvm, memory: GuestMemory) -> Result<Self, Error> {
+        let vm = create(kvm)?;
+        for (slot, region) in (0..).zip(memory.iter()) {
+            set_memory(&vm, slot, region)?;
+        }
+        // Only Intel processors without unrestricted guest mode use these pages.
+        vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+            .map_err(Error::at("place its identity map"))?;
+        vm.set_tss_address(layout::KVM_TSS)
+            .map_err(Error::at("place its task state segment"))?;
+        vm.create_irq_chip()
+            .map_err(Error::at("create the interrupt controllers"))?;
+        disable_performance_monitoring(&vm)?;
+        Ok(Self {
+            supported_cpuid: cpuid::supported(kvm)?,
+            tsc_frequency_known: kvm.check_extension(Cap::GetTscKhz),
+            vm,
+            _memory: memory,
+        })
+    }
+
+    /// Makes virtual CPU `id` of `cpus`. The boot CPU (0) starts at `entry`; the
+    /// others wait for it to start them.
+    pub(crate) fn create_vcpu(&self, id: u8, cpus: u8, entry: u64) -> Result<VcpuFd, Error> {
+        let vcpu = self
+            .vm
+            .create_vcpu(u64::from(id))
+            .map_err(Error::at("create a virtual CPU"))?;
+        let tsc_khz = if self.tsc_frequency_known {
+            vcpu.get_tsc_khz().unwrap_or(0)
+        } else {
+            0
+        };
+        let leaves = cpuid::for_cpu(self.supported_cpuid.as_slice(), id, cpus, tsc_khz)?;
+        vcpu.set_cpuid2(&leaves)
+            .map_err(Error::at("set CPU features"))?;
+        registers::set_every_cpu(&vcpu)?;
+        if id == 0 {
+            registers::set_boot_cpu(&vcpu, entry)?;
+        }
+        Ok(vcpu)
+    }
+
+    /// A write to `event` raises interrupt line `irq`, by an edge.
+    pub(crate) fn connect_interrupt(&self, event: &EventFd, irq: u32) -> Result<(), Error> {
+        self.vm
+            .register_irqfd(event, irq)
+            .map_err(Error::at("connect an interrupt"))
+    }
+
+    /// The guest's write of `queue` (32 bits) to `address` signals `event`, and
+    /// makes no exit to user space.
+    pub(crate) fn connect_notification(
+        &self,
+        event: &EventFd,
+        address: u64,
+        queue: u32,
+    ) -> Result<(), Error> {
+        self.vm
+            .register_ioevent(event, &IoEventAddress::Mmio(address), queue)
+            .map_err(Error::at("connect a queue's notification"))
+    }
+}
+
+/// `KVM_CREATE_VM` can be interrupted by a signal.
+fn create(kvm: &Kvm) -> Result<VmFd, Error> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result.map_err(Error::at("create a virtual machine")),
+        }
+    }
+}
+
+fn set_memory(vm: &VmFd, slot: u32, region: &GuestRegionMmap<()>) -> Result<(), Error> {
+    let slot = kvm_userspace_memory_region {
+        slot,
+        guest_phys_addr: region.start_addr().0,
+        memory_size: region.len(),
+        userspace_addr: region.as_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the region is a mapping of that address and length, and `Machine`
+    // holds it for as long as the virtual machine is open.
+    unsafe { vm.set_user_memory_region(slot) }.map_err(Error::at("take guest memory"))
+}
+
+/// Guests get no performance counters: it makes each switch to a guest dearer,
+/// and counters of a shared host tell about its other users.
+fn disable_performance_monitoring(vm: &VmFd) -> Result<(), Error> {
+    let offered = vm.check_extension_raw(u64::from(KVM_CAP_PMU_CAPABILITY));
+    if offered & KVM_PMU_CAP_DISABLE as i32 == 0 {
+        return Ok(());
+    }
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        ..Default::default()
+    };
+    capability.args[0] = u64::from(KVM_PMU_CAP_DISABLE);
+    vm.enable_cap(&capability)
+        .map_err(Error::at("disable performance monitoring"))
+}

@@ -1,0 +1,266 @@
+//! Seccomp: the system calls of each kind of thread.
+//!
+//! A call that is not listed raises SIGSYS, whose handler says which call it was
+//! and ends the process. A thread that blocks or ignores SIGSYS is killed by the
+//! kernel instead.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::{mem, ptr};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::exit::Reason;
+
+/// `_IO(KVMIO, 0x80)`.
+const KVM_RUN: u64 = 0xae80;
+/// `_IO(KVMIO, 0xad)`.
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+/// `_IOR(KVMIO, 0x81, struct kvm_regs)`: where the guest was, for an error message.
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+
+/// One thread's filter, compiled.
+#[derive(Clone)]
+pub(crate) struct Filter(Arc<BpfProgram>);
+
+impl Filter {
+    /// Confines the calling thread, for good.
+    pub(crate) fn apply(&self) -> io::Result<()> {
+        seccompiler::apply_filter(&self.0).map_err(io::Error::other)
+    }
+}
+
+/// A filter for each kind of thread.
+pub(crate) struct Filters {
+    /// Runs a virtual CPU.
+    pub(crate) vcpu: Filter,
+    /// Runs devices.
+    pub(crate) devices: Filter,
+    /// Serves the control socket and ends the machine.
+    pub(crate) main: Filter,
+}
+
+impl Filters {
+    /// Compiles them.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            vcpu: compile(vcpu()?)?,
+            devices: compile(devices()?)?,
+            main: compile(main()?)?,
+        })
+    }
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn compile(rules: Rules) -> io::Result<Filter> {
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Trap,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )
+    .map_err(io::Error::other)?;
+    let program = BpfProgram::try_from(filter).map_err(io::Error::other)?;
+    Ok(Filter(Arc::new(program)))
+}
+
+/// What the standard library and the allocator need on any thread.
+const COMMON: [i64; 28] = [
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_wait,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_gettid,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    libc::SYS_sigaltstack,
+    libc::SYS_tgkill,
+    libc::SYS_write,
+    libc::SYS_writev,
+];
+
+fn common() -> io::Result<Rules> {
+    let mut rules: Rules = COMMON.iter().map(|call| (*call, Vec::new())).collect();
+    // Memory, but none to run code from.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let executable = libc::PROT_EXEC as u64;
+        rules.insert(call, vec![rule(2, SeccompCmpOp::MaskedEq(executable), 0)?]);
+    }
+    Ok(rules)
+}
+
+fn vcpu() -> io::Result<Rules> {
+    let mut rules = common()?;
+    let ioctls = [KVM_RUN, KVM_KVMCLOCK_CTRL, KVM_GET_REGS];
+    rules.insert(libc::SYS_ioctl, requests(&ioctls)?);
+    Ok(rules)
+}
+
+fn devices() -> io::Result<Rules> {
+    let mut rules = common()?;
+    for call in [
+        libc::SYS_accept4,
+        libc::SYS_connect,
+        libc::SYS_dup,
+        libc::SYS_eventfd2,
+        libc::SYS_fallocate,
+        libc::SYS_fcntl,
+        libc::SYS_fdatasync,
+        libc::SYS_fstat,
+        libc::SYS_fsync,
+        libc::SYS_ftruncate,
+        libc::SYS_getpeername,
+        libc::SYS_getsockname,
+        libc::SYS_getsockopt,
+        libc::SYS_lseek,
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_pread64,
+        libc::SYS_preadv,
+        libc::SYS_preadv2,
+        libc::SYS_pwrite64,
+        libc::SYS_pwritev,
+        libc::SYS_pwritev2,
+        libc::SYS_recvfrom,
+        libc::SYS_recvmsg,
+        libc::SYS_sendmsg,
+        libc::SYS_sendto,
+        libc::SYS_setsockopt,
+        libc::SYS_shutdown,
+        libc::SYS_statx,
+        libc::SYS_timerfd_create,
+        libc::SYS_timerfd_settime,
+        libc::SYS_unlink,
+    ] {
+        rules.insert(call, Vec::new());
+    }
+    rules.insert(libc::SYS_ioctl, requests(&[libc::FIONBIO])?);
+    rules.insert(libc::SYS_socket, unix_sockets()?);
+    Ok(rules)
+}
+
+fn main() -> io::Result<Rules> {
+    let mut rules = common()?;
+    for call in [
+        libc::SYS_accept4,
+        libc::SYS_connect,
+        libc::SYS_fcntl,
+        libc::SYS_getsockopt,
+        libc::SYS_recvfrom,
+        libc::SYS_sendto,
+        libc::SYS_shutdown,
+        libc::SYS_unlink,
+        // A thread that ended is joined, and the process ends.
+        libc::SYS_rt_sigaction,
+    ] {
+        rules.insert(call, Vec::new());
+    }
+    rules.insert(libc::SYS_ioctl, requests(&[libc::FIONBIO])?);
+    rules.insert(libc::SYS_socket, unix_sockets()?);
+    Ok(rules)
+}
+
+fn unix_sockets() -> io::Result<Vec<SeccompRule>> {
+    Ok(vec![rule(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)?])
+}
+
+fn requests(numbers: &[u64]) -> io::Result<Vec<SeccompRule>> {
+    numbers
+        .iter()
+        .map(|number| rule(1, SeccompCmpOp::Eq, *number))
+        .collect()
+}
+
+fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(io::Error::other)
+}
+
+/// Makes a forbidden system call end the process with a line that names it.
+pub(crate) fn handle_violations() -> io::Result<()> {
+    // SAFETY: all zero is an empty `sigaction`.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_flags = libc::SA_SIGINFO;
+    action.sa_sigaction = report_violation as extern "C" fn(_, _, _) as usize;
+    // SAFETY: the handler writes and ends the process; it takes no lock and
+    // allocates nothing.
+    match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+extern "C" fn report_violation(
+    _signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    /// `struct siginfo` for SIGSYS (`linux/asm-generic/siginfo.h`): the common
+    /// part, the calling address, then the number of the system call.
+    #[repr(C)]
+    struct SystemCallInfo {
+        common: [libc::c_int; 4],
+        address: *mut libc::c_void,
+        number: libc::c_int,
+    }
+    // SAFETY: the kernel passes a `siginfo` of SIGSYS, which has this shape.
+    let number = unsafe { (*info.cast::<SystemCallInfo>()).number };
+    let mut line = [0_u8; 96];
+    let mut rest = &mut line[..];
+    let _ = writeln!(
+        rest,
+        "{}: system call {number} is not one of this thread's",
+        Reason::Failed
+    );
+    let unused = rest.len();
+    let written = &line[..line.len() - unused];
+    // SAFETY: writes a buffer of that length, and ends the process at once.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, written.as_ptr().cast(), written.len());
+        libc::_exit(libc::c_int::from(Reason::Failed.code()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn filters_compile_and_let_the_ordinary_pass() {
+        let filters = Filters::new().unwrap();
+        for filter in [filters.vcpu, filters.devices, filters.main] {
+            thread::spawn(move || {
+                filter.apply().unwrap();
+                let grown: Vec<u8> = vec![1; 10 << 20];
+                assert_eq!(grown.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 10 << 20);
+            })
+            .join()
+            .unwrap();
+        }
+    }
+}
