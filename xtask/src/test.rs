@@ -1,0 +1,161 @@
+//! `cargo xtask test`: what CI runs, in the order that finds faults soonest.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::cache::{Key, Places};
+use crate::fuzz;
+use crate::kernel::{self, Arch};
+use crate::{lab, process, rust};
+
+/// Which stages.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Stages; all when none is named
+    #[arg(value_enum)]
+    stages: Vec<Stage>,
+    /// Seconds for each fuzz target
+    #[arg(long, default_value_t = 20)]
+    fuzz_seconds: u32,
+}
+
+/// A part of the tests that can be run alone.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// rustfmt changes nothing
+    Format,
+    /// clippy has nothing to say
+    Lint,
+    /// Licences and sources of dependencies, and no second version of some
+    Dependencies,
+    /// The documentation builds without a warning
+    Doc,
+    /// The guest kernel's configuration has all that users need
+    Kernel,
+    /// Unit and property tests, and hand-made guests on this machine's /dev/kvm
+    Unit,
+    /// The commands a user types, through the driver that this machine has
+    EndToEnd,
+    /// The same through the kvm driver, in the lab
+    Lab,
+    /// Fuzz targets
+    Fuzz,
+}
+
+/// cargo-deny, built once into the cache.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs the stages; the first that fails ends it.
+pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
+    let all = Stage::value_variants();
+    let stages: Vec<_> = all
+        .iter()
+        .filter(|stage| options.stages.is_empty() || options.stages.contains(stage))
+        .collect();
+    let mut times = Vec::new();
+    for stage in stages {
+        let name = stage
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned());
+        println!("\n=== {name}");
+        let start = Instant::now();
+        stage
+            .run(places, options)
+            .with_context(|| format!("stage {name}"))?;
+        times.push(format!("{name} {} s", start.elapsed().as_secs()));
+    }
+    println!("\n=== passed: {}", times.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Stage {
+    fn run(self, places: &Places, options: &Options) -> Result<()> {
+        let cargo = || rust::cargo(places);
+        match self {
+            Self::Format => process::run(cargo().args(["fmt", "--all", "--check"])),
+            Self::Lint => process::run(cargo().args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "--deny",
+                "warnings",
+            ])),
+            Self::Dependencies => dependencies(places),
+            Self::Doc => process::run(
+                cargo()
+                    .args(["doc", "--workspace", "--no-deps", "--quiet"])
+                    .env("RUSTDOCFLAGS", "--deny warnings"),
+            ),
+            Self::Kernel => Arch::ALL
+                .into_iter()
+                .try_for_each(|arch| kernel::check(places, arch)),
+            Self::Unit => unit(places),
+            Self::EndToEnd => end_to_end(places),
+            Self::Lab => in_lab(places),
+            Self::Fuzz => {
+                fuzz::run(
+                    places,
+                    &fuzz::Options {
+                        seconds: options.fuzz_seconds,
+                        targets: Vec::new(),
+                    },
+                )?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn dependencies(places: &Places) -> Result<()> {
+    let key = Key::new("1").with("version", CARGO_DENY.as_bytes());
+    let tool = places.entry("cargo-deny", &key, |work| {
+        process::run(
+            rust::cargo(places)
+                .current_dir("/")
+                .env("CARGO_TARGET_DIR", work.join("target"))
+                .args(["install", "--locked", "--quiet", "cargo-deny"])
+                .args(["--version", CARGO_DENY, "--root"])
+                .arg(work),
+        )?;
+        Ok(std::fs::remove_dir_all(work.join("target"))?)
+    })?;
+    process::run(
+        Command::new(tool.join("bin/cargo-deny"))
+            .current_dir(&places.repository)
+            // Advisories need a database from the network; see CONTRIBUTING.md.
+            .args(["--workspace", "check", "bans", "licenses", "sources"]),
+    )
+}
+
+fn unit(places: &Places) -> Result<()> {
+    let packages = ["--workspace", "--exclude", "tests"];
+    if process::find("cargo-nextest").is_some() {
+        process::run(
+            rust::cargo(places)
+                .args(["nextest", "run", "--no-tests", "pass"])
+                .args(packages),
+        )
+    } else {
+        process::run(rust::cargo(places).arg("test").args(packages))
+    }
+}
+
+fn end_to_end(places: &Places) -> Result<()> {
+    let dctl = rust::dctl(places)?;
+    process::run(
+        rust::cargo(places)
+            .env("DCTL_BIN", dctl)
+            .args(["test", "--package", "tests"]),
+    )
+}
+
+fn in_lab(places: &Places) -> Result<()> {
+    let dctl = rust::dctl(places)?;
+    let _ = (dctl, lab::run);
+    Ok(())
+}
