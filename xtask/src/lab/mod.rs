@@ -317,10 +317,10 @@ fn job(places: &Places, options: &Options) -> Result<String> {
     }
     writeln!(
         script,
-        " /bin/sh -c {} < /dev/null > /dev/vport0p1 2> /dev/vport0p2",
+        " /bin/sh -c {} < /dev/null > /dev/lab-1 2> /dev/lab-2",
         quote(&command)?
     )?;
-    script.push_str("echo $? > /dev/vport0p3\n$b sync\n$b poweroff -f\n");
+    script.push_str("echo $? > /dev/lab-3\n$b sync\n$b poweroff -f\n");
     Ok(script)
 }
 
