@@ -108,6 +108,15 @@ fn common() -> io::Result<Rules> {
         let executable = libc::PROT_EXEC as u64;
         rules.insert(call, vec![rule(2, SeccompCmpOp::MaskedEq(executable), 0)?]);
     }
+    // What the standard library does to file descriptors: it checks them, makes
+    // duplicates and sets them not to block.
+    let commands = [
+        libc::F_GETFD,
+        libc::F_GETFL,
+        libc::F_SETFL,
+        libc::F_DUPFD_CLOEXEC,
+    ];
+    rules.insert(libc::SYS_fcntl, requests(&commands.map(|command| command as u64))?);
     Ok(rules)
 }
 
@@ -126,7 +135,6 @@ fn devices() -> io::Result<Rules> {
         libc::SYS_dup,
         libc::SYS_eventfd2,
         libc::SYS_fallocate,
-        libc::SYS_fcntl,
         libc::SYS_fdatasync,
         libc::SYS_fstat,
         libc::SYS_fsync,
@@ -166,7 +174,7 @@ fn main() -> io::Result<Rules> {
     for call in [
         libc::SYS_accept4,
         libc::SYS_connect,
-        libc::SYS_fcntl,
+        libc::SYS_epoll_create1,
         libc::SYS_getsockopt,
         libc::SYS_recvfrom,
         libc::SYS_sendto,
