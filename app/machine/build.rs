@@ -3,15 +3,17 @@
 //! Without them the crate compiles all the same, and booting says what to do.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
-/// (constant, embedded file, name in SHA256SUMS)
+/// (field, embedded file, name in SHA256SUMS)
 const ASSETS: [(&str, &str, &str); 3] = [
-    ("KERNEL", "vmlinux.zst", "vmlinux"),
-    ("INITRAMFS", "initramfs.cpio.zst", "initramfs.cpio"),
-    ("STARTER_IMAGE", "starter-image.tar", "starter-image.tar"),
+    ("kernel", "vmlinux.zst", "vmlinux"),
+    ("initramfs", "initramfs.cpio.zst", "initramfs.cpio"),
+    ("starter_image", "starter-image.tar", "starter-image.tar"),
 ];
 
 fn main() {
@@ -56,7 +58,7 @@ fn generate(directory: &Path) -> Result<String, String> {
     let sums = fs::read_to_string(&sums_path)
         .map_err(|error| format!("cannot read {}: {error}", sums_path.display()))?;
     let mut fields = String::new();
-    for (constant, file, name) in ASSETS {
+    for (field, file, name) in ASSETS {
         let path = directory.join(file);
         if !path.exists() {
             return Err(format!("{} is missing", path.display()));
@@ -64,10 +66,13 @@ fn generate(directory: &Path) -> Result<String, String> {
         println!("cargo::rerun-if-changed={}", path.display());
         let digest = digest_of(&sums, name)
             .ok_or_else(|| format!("{} has no digest of {name}", sums_path.display()))?;
-        fields.push_str(&format!(
-            "    {field}: Blob {{ name: {name:?}, bytes: include_bytes!({path:?}), sha256: {digest:?} }},\n",
-            field = constant.to_lowercase(),
-        ));
+        let path = path
+            .to_str()
+            .ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+        let _ = writeln!(
+            fields,
+            "    {field}: Blob {{ name: {name:?}, bytes: include_bytes!({path:?}), sha256: {digest:?} }},",
+        );
     }
     Ok(format!(
         "static GUEST: Option<Embedded> = Some(Embedded {{\n{fields}}});\n"

@@ -22,7 +22,7 @@ use crate::{Error, Paths, Result, file, paths::create_private};
 /// Far above any kernel or initramfs of ours: what bounds a corrupt blob.
 const MAX_UNPACKED: u64 = 1 << 30;
 /// Another version's files are left alone for so long: it may be about to boot.
-const KEEP_OTHERS: Duration = Duration::from_secs(24 * 60 * 60);
+const KEEP_OTHERS: Duration = Duration::from_hours(24);
 
 struct Blob {
     name: &'static str,
@@ -279,7 +279,7 @@ mod tests {
 
     fn sample() -> Embedded {
         Embedded {
-            kernel: blob("vmlinux", &[7; 300_000]),
+            kernel: blob("vmlinux", &vec![7; 300_000]),
             initramfs: blob("initramfs.cpio", b"files"),
             starter_image: blob("starter-image.tar", b"image"),
         }
@@ -290,7 +290,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let assets = home.path().join("assets");
         let guest = unpack(&sample(), &assets).unwrap();
-        assert_eq!(fs::read(&guest.kernel).unwrap(), [7; 300_000]);
+        assert_eq!(fs::read(&guest.kernel).unwrap(), vec![7; 300_000]);
         assert_eq!(fs::read(&guest.initramfs).unwrap(), b"files");
         let inode = fs::metadata(&guest.kernel).unwrap().ino();
         assert_eq!(unpack(&sample(), &assets).unwrap(), guest);

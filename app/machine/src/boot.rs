@@ -61,15 +61,18 @@ async fn join(inner: &Arc<Inner>, monitor: Monitor) -> Result<()> {
     });
     let within = choice.driver.ready_within();
     file::remove(&inner.files.ready_socket())?;
-    // In this order: an agent that was ready before the listener was there answers.
     let ready = vsock::listen(&inner.files.ready_socket())?;
-    let answers = vsock::connect(&inner.files.vsock_socket(), AGENT_PORT).await;
-    if matches!(answers, Ok(Some(_))) {
-        finish(inner, monitor)
-    } else {
-        inner.stage.send_replace(Stage::Booting(choice));
-        wait(inner, monitor, &ready, within).await
-    }
+    inner.stage.send_replace(Stage::Booting(choice));
+    let answers = async {
+        // In this order: an agent that was ready before the listener was there
+        // answers. A guest that boots still does not, or refuses.
+        let socket = inner.files.vsock_socket();
+        match vsock::connect(&socket, AGENT_PORT).await {
+            Ok(Some(_)) => {}
+            _ => std::future::pending().await,
+        }
+    };
+    wait(inner, monitor, &ready, answers, within).await
 }
 
 /// No monitor runs: starts one.
@@ -98,14 +101,17 @@ async fn start(inner: &Arc<Inner>) -> Result<()> {
     tracing::info!(machine = inner.name, "{choice}");
     inner.stage.send_replace(Stage::Booting(choice));
     let monitor = driver.start(&inner.files, &settings, &guest)?;
-    wait(inner, monitor, &ready, driver.ready_within()).await
+    let within = driver.ready_within();
+    wait(inner, monitor, &ready, std::future::pending(), within).await
 }
 
-/// Waits for the agent, the monitor's end, a stop, or too long.
+/// Waits for the agent (it connects, or it `answers`), the monitor's end, a stop, or
+/// too long.
 async fn wait(
     inner: &Arc<Inner>,
     monitor: Monitor,
     ready: &UnixListener,
+    answers: impl Future<Output = ()>,
     within: Duration,
 ) -> Result<()> {
     let mut stop = inner.stop.subscribe();
@@ -122,6 +128,7 @@ async fn wait(
                 Err(Error::io("listen on", &inner.files.ready_socket(), error))
             }
         },
+        () = answers => finish(inner, monitor),
         exit = monitor.exited() => Err(failed(inner, exit)),
         timeout = stopped => {
             power_off(inner, &monitor, timeout).await?;

@@ -106,7 +106,7 @@ impl Check {
 /// Looks at everything that a machine needs.
 pub async fn report(paths: &Paths) -> Report {
     let directories = directories(paths);
-    let kvm = probe::verdict(paths).await;
+    let kvm = probe::kvm(paths).await;
     let qemu = qemu_check().await;
     let mut checks = vec![
         directories,
@@ -143,9 +143,9 @@ fn directories(paths: &Paths) -> Check {
     }
 }
 
-fn kvm_check(verdict: &Result<probe::Verdict>) -> Check {
-    match verdict {
-        Ok(verdict) => {
+fn kvm_check(kvm: &Result<probe::Kvm>) -> Check {
+    match kvm {
+        Ok(probe::Kvm { verdict, .. }) => {
             let health = |good| if good { Health::Ok } else { Health::Warning };
             let word = if verdict.usable {
                 "usable"

@@ -5,7 +5,7 @@
 //! the [`assets`] that it boots, and the [`doctor`] that says why one does not.
 //! The engine drives machines through [`Machine`] and talks to the agent over
 //! [`Machine::connect`]; the command line calls [`doctor`] and
-//! [`run_qemu_supervisor`].
+//! [`qemu_supervisor`].
 //!
 //! A driver knows how to start a VM and reach its vsock. Nothing in this crate
 //! may know about containers or images.
@@ -26,7 +26,7 @@ mod settings;
 mod vsock;
 
 pub use dctl_vmm::control::BalloonStatistics;
-pub use drivers::{Choice, DriverKind, qemu::run_supervisor as run_qemu_supervisor};
+pub use drivers::{Choice, DriverKind, qemu::supervisor::main as qemu_supervisor};
 pub use error::{Error, Result};
 pub use machine::{Machine, RunState, Stage, Status};
 pub use paths::{DEFAULT_MACHINE, Paths};

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use crate::control::{Answer, Lines, Request};
 
 /// More clients than this at once are turned away.
-pub(super) const MAX_CLIENTS: usize = 16;
+pub const MAX_CLIENTS: usize = 16;
 
 /// The listening socket.
-pub(super) struct ControlSocket {
+pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -22,7 +22,7 @@ pub(super) struct ControlSocket {
 impl ControlSocket {
     /// Makes the socket, mode 0600, in place of one that a monitor left behind. The
     /// caller holds the machine's lock, and no other thread makes files.
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+    pub fn bind(path: &Path) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -38,7 +38,7 @@ impl ControlSocket {
     }
 
     /// The next client that waits, if one does.
-    pub(super) fn accept(&self) -> io::Result<Option<Connection>> {
+    pub fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => {
@@ -72,7 +72,7 @@ impl Drop for ControlSocket {
 }
 
 /// A client.
-pub(super) struct Connection {
+pub struct Connection {
     stream: UnixStream,
     lines: Lines,
 }
@@ -81,7 +81,7 @@ impl Connection {
     /// Reads what has come and answers each request. False when the connection is
     /// over: the client has gone, sent a line that is too long, or does not read
     /// its answers.
-    pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Answer) -> bool {
+    pub fn serve(&mut self, mut answer: impl FnMut(Request) -> Answer) -> bool {
         let mut buffer = [0_u8; 1024];
         let count = match self.stream.read(&mut buffer) {
             Ok(0) => return false,

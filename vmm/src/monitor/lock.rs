@@ -9,11 +9,11 @@ use rustix::fs::{FlockOperation, flock};
 
 /// Held for as long as it lives, and let go by the kernel however its holder ends.
 #[derive(Debug)]
-pub(super) struct MachineLock(#[expect(dead_code, reason = "holds the lock")] File);
+pub struct MachineLock(#[expect(dead_code, reason = "holds the lock")] File);
 
 /// Why there is no lock.
 #[derive(Debug)]
-pub(super) enum LockError {
+pub enum LockError {
     /// Another monitor has it.
     Held,
     /// The file cannot be made or locked.
@@ -22,7 +22,7 @@ pub(super) enum LockError {
 
 impl MachineLock {
     /// Locks the file at `path`, which is made if it is missing.
-    pub(super) fn take(path: &Path) -> Result<Self, LockError> {
+    pub fn take(path: &Path) -> Result<Self, LockError> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -7,11 +7,11 @@ use std::ptr;
 
 /// The signals that ask a monitor to end, blocked in this thread and those that
 /// it starts from now on.
-pub(super) struct TerminationSignals(OwnedFd);
+pub struct TerminationSignals(OwnedFd);
 
 impl TerminationSignals {
     /// Blocks them. Before any other thread is started.
-    pub(super) fn block() -> io::Result<Self> {
+    pub fn block() -> io::Result<Self> {
         // SAFETY: `set` is initialised by `sigemptyset` before it is read, and the
         // calls take it, numbers and null pointers alone.
         let descriptor = unsafe {
@@ -33,7 +33,7 @@ impl TerminationSignals {
     }
 
     /// Takes those that have come.
-    pub(super) fn take(&self) -> io::Result<()> {
+    pub fn take(&self) -> io::Result<()> {
         let mut information = [0_u8; size_of::<libc::signalfd_siginfo>() * 4];
         match rustix::io::read(&self.0, &mut information) {
             Ok(_) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(()),

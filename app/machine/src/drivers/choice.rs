@@ -39,7 +39,7 @@ pub(crate) async fn choose(
             let problem = match driver {
                 DriverKind::Qemu => qemu::find().is_none().then(|| qemu::INSTALL.to_owned()),
                 DriverKind::Kvm => {
-                    let verdict = probe::verdict(paths).await?;
+                    let verdict = probe::kvm(paths).await?.verdict;
                     (!verdict.usable).then_some(verdict.reason)
                 }
             };
@@ -57,11 +57,15 @@ pub(crate) async fn choose(
                 }),
             }
         }
-        None => by_probe(probe::verdict(paths).await?, qemu::find().is_some()),
+        None => by_probe(probe::kvm(paths).await?, qemu::find().is_some()),
     }
 }
 
-fn by_probe(kvm: probe::Verdict, have_qemu: bool) -> Result<Choice> {
+fn by_probe(kvm: probe::Kvm, have_qemu: bool) -> Result<Choice> {
+    let probe::Kvm {
+        verdict: kvm,
+        fresh,
+    } = kvm;
     let driver = match (kvm.usable, have_qemu) {
         (true, _) => DriverKind::Kvm,
         (false, true) => DriverKind::Qemu,
@@ -80,7 +84,7 @@ fn by_probe(kvm: probe::Verdict, have_qemu: bool) -> Result<Choice> {
             format!("KVM is not usable: {}", kvm.reason)
         },
         forced: false,
-        fresh: kvm.fresh,
+        fresh,
     })
 }
 
@@ -109,11 +113,13 @@ fn forced(
 mod tests {
     use super::*;
 
-    fn verdict(usable: bool) -> probe::Verdict {
-        probe::Verdict {
-            usable,
-            reason: "seen".into(),
-            checks: Vec::new(),
+    fn verdict(usable: bool) -> probe::Kvm {
+        probe::Kvm {
+            verdict: dctl_vmm::probe::Verdict {
+                usable,
+                reason: "seen".into(),
+                checks: Vec::new(),
+            },
             fresh: true,
         }
     }

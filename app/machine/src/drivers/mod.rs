@@ -42,8 +42,8 @@ impl DriverKind {
     /// How long a guest may take to be ready.
     pub(crate) fn ready_within(self) -> Duration {
         match self {
-            Self::Kvm => Duration::from_secs(60),
-            Self::Qemu => Duration::from_secs(180),
+            Self::Kvm => Duration::from_mins(1),
+            Self::Qemu => Duration::from_mins(3),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::{fs, io, path::Path, process::Stdio, time::Duration};
 
+use dctl_vmm::probe::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::{Paths, Result, console, file, monitor::process::executable};
@@ -16,31 +17,12 @@ const KVM: &str = "/dev/kvm";
 const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is known of KVM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Verdict {
-    /// Whether machines can run on it.
-    pub(crate) usable: bool,
-    /// Why, in one line.
-    pub(crate) reason: String,
-    /// What was tried.
-    #[serde(default)]
-    pub(crate) checks: Vec<Check>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kvm {
+    /// The probe's verdict; without checks when it was not reached.
+    pub(crate) verdict: Verdict,
     /// Whether this was found out just now, not read from the cache.
-    #[serde(skip)]
     pub(crate) fresh: bool,
-}
-
-/// One thing that the probe looked at; those after the first failure were not
-/// reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Check {
-    /// What.
-    pub(crate) name: String,
-    /// Whether it is as it must be.
-    pub(crate) passed: bool,
-    /// A measurement or an error.
-    #[serde(default)]
-    pub(crate) detail: Option<String>,
 }
 
 /// The cache file.
@@ -54,14 +36,17 @@ struct Cached {
 }
 
 /// KVM's verdict, from the cache when it holds.
-pub(crate) async fn verdict(paths: &Paths) -> Result<Verdict> {
+pub(crate) async fn kvm(paths: &Paths) -> Result<Kvm> {
     if let Err(reason) = check_device(Path::new(KVM)) {
         return Ok(unusable(reason, false));
     }
     let boot_id = boot_id();
     let cache = paths.cache().join("kvm-probe.json");
     if let Some(verdict) = boot_id.as_deref().and_then(|id| cached(&cache, id)) {
-        return Ok(verdict);
+        return Ok(Kvm {
+            verdict,
+            fresh: false,
+        });
     }
     let verdict = match run().await? {
         Outcome::Verdict(verdict) => verdict,
@@ -83,7 +68,10 @@ pub(crate) async fn verdict(paths: &Paths) -> Result<Verdict> {
             tracing::warn!(%error, "the probe will run again next time");
         }
     }
-    Ok(verdict)
+    Ok(Kvm {
+        verdict,
+        fresh: true,
+    })
 }
 
 fn cached(cache: &Path, boot_id: &str) -> Option<Verdict> {
@@ -94,9 +82,8 @@ fn cached(cache: &Path, boot_id: &str) -> Option<Verdict> {
 }
 
 fn check_device(device: &Path) -> Result<(), String> {
-    let error = match fs::OpenOptions::new().read(true).write(true).open(device) {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
+    let Err(error) = fs::OpenOptions::new().read(true).write(true).open(device) else {
+        return Ok(());
     };
     Err(match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -134,10 +121,7 @@ async fn run() -> Result<Outcome> {
         }
     };
     Ok(match serde_json::from_slice::<Verdict>(&output.stdout) {
-        Ok(verdict) => Outcome::Verdict(Verdict {
-            fresh: true,
-            ..verdict
-        }),
+        Ok(verdict) => Outcome::Verdict(verdict),
         Err(_) => Outcome::Failed(format!(
             "the test guest ended without a verdict ({}{})",
             output.status,
@@ -148,11 +132,13 @@ async fn run() -> Result<Outcome> {
     })
 }
 
-fn unusable(reason: String, fresh: bool) -> Verdict {
-    Verdict {
-        usable: false,
-        reason,
-        checks: Vec::new(),
+fn unusable(reason: String, fresh: bool) -> Kvm {
+    Kvm {
+        verdict: Verdict {
+            usable: false,
+            reason,
+            checks: Vec::new(),
+        },
         fresh,
     }
 }

@@ -14,8 +14,6 @@ use std::{
     time::Duration,
 };
 
-pub use supervisor::run_supervisor;
-
 /// The hidden subcommand that is the supervisor.
 pub(crate) const SUBCOMMAND: &str = "qemu";
 

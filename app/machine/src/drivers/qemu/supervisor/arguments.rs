@@ -1,0 +1,95 @@
+//! QEMU's command line.
+
+use std::{
+    ffi::OsString,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+};
+
+use dctl_vmm::config::VmConfig;
+
+/// QEMU's ends of the connections to our devices.
+#[derive(Default)]
+pub(super) struct BackEnds {
+    /// In the guest's order.
+    pub(super) disks: Vec<UnixStream>,
+    pub(super) vsock: Option<UnixStream>,
+}
+
+/// The command line, for descriptors that QEMU inherits under their numbers.
+pub(super) fn arguments(
+    config: &VmConfig,
+    back_ends: &BackEnds,
+    qmp: &UnixStream,
+    console: &UnixStream,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut add = |option: &str, value: OsString| arguments.extend([option.into(), value]);
+    let inherited =
+        |id: &str, socket: &UnixStream| format!("socket,id={id},fd={}", socket.as_raw_fd());
+
+    add("-name", "dctl".into());
+    // No firmware tables, no PCI, no legacy devices but those that a software CPU's
+    // clock is calibrated by: PIT and PIC.
+    add(
+        "-machine",
+        "microvm,acpi=off,rtc=off,pit=on,pic=on,isa-serial=off,x-option-roms=off,\
+         memory-backend=memory"
+            .into(),
+    );
+    // Virtio 1.0 and no older: our devices know no other.
+    add("-global", "virtio-mmio.force-legacy=false".into());
+    // Translated code is kept in at most so many MiB.
+    add("-accel", "tcg,thread=multi,tb-size=256".into());
+    add("-cpu", "max".into());
+    add("-smp", config.cpus.to_string().into());
+    add("-m", format!("{}M", config.memory_mib).into());
+    // Shared, so that our devices reach it.
+    add(
+        "-object",
+        format!(
+            "memory-backend-memfd,id=memory,share=on,size={}M",
+            config.memory_mib
+        )
+        .into(),
+    );
+    arguments.extend(
+        ["-nodefaults", "-no-user-config", "-no-reboot"]
+            .into_iter()
+            .map(OsString::from),
+    );
+    let mut add = |option: &str, value: OsString| arguments.extend([option.into(), value]);
+    add("-display", "none".into());
+    add(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
+    );
+
+    add("-kernel", config.kernel.clone().into());
+    add("-initrd", config.initramfs.clone().into());
+    add("-append", config.command_line.clone().into());
+
+    add("-chardev", inherited("qmp", qmp).into());
+    add("-mon", "chardev=qmp,mode=control".into());
+    for (index, disk) in back_ends.disks.iter().enumerate() {
+        add("-chardev", inherited(&format!("disk{index}"), disk).into());
+        add(
+            "-device",
+            format!("vhost-user-blk,chardev=disk{index},num-queues=1").into(),
+        );
+    }
+    if let Some(vsock) = &back_ends.vsock {
+        add("-chardev", inherited("vsock", vsock).into());
+        add("-device", "vhost-user-vsock-device,chardev=vsock".into());
+    }
+    add("-device", "virtio-rng-device".into());
+    add(
+        "-device",
+        "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on".into(),
+    );
+    add("-chardev", inherited("console", console).into());
+    add("-device", "virtio-serial-device".into());
+    add("-device", "virtconsole,chardev=console".into());
+    // The orderly power-off: a byte of zero there ends QEMU with exit code 1.
+    add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04".into());
+    arguments
+}
