@@ -27,8 +27,13 @@ use rustix::{
 /// The most layers that OverlayFS takes (`OVL_MAX_STACK`).
 pub(super) const MAX_LAYERS: usize = 500;
 
+/// OverlayFS's mark on a directory that hides the lower ones' content: this
+/// attribute with the value `y`.
+pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// Mounts `lower` (topmost first, at least one) under the writable `upper` at
-/// `target`. Makes `upper`, `work` and `target` when they are missing. `upper` and
+/// `target`. Makes `upper`, `work` and `target` when they are missing (not
+/// their parents). `upper` and
 /// `work` must be on one file system, the data disk.
 ///
 /// # Errors
@@ -53,7 +58,7 @@ pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io:
             MountAttrFlags::empty(),
         )
     };
-    let mounted = configured().map_err(|error| explained(error, &context))?;
+    let mounted = configured().map_err(|error| explained(error, &context, target))?;
     move_mount(
         &mounted,
         "",
@@ -77,6 +82,17 @@ pub fn unmount(target: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether `directory` hides everything below it. OverlayFS asks that of every
+/// directory but a layer's root, so the layers below such a root have to be left
+/// out.
+pub(super) fn is_opaque(directory: &Path) -> bool {
+    let mut value = [0; 1];
+    matches!(
+        rustix::fs::getxattr(directory, OPAQUE, &mut value),
+        Ok(1) if value == *b"y"
+    )
+}
+
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         // The mode is what was asked for, whatever the umask.
@@ -88,7 +104,7 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 
 /// `error` with what the kernel logged in the context: lines such as
 /// `e overlay: …`.
-fn explained(error: Errno, context: &OwnedFd) -> io::Error {
+fn explained(error: Errno, context: &OwnedFd, target: &Path) -> io::Error {
     let mut messages = Vec::new();
     let mut line = [0; 512];
     while let Ok(length @ 1..) = rustix::io::read(context, &mut line) {
@@ -96,10 +112,12 @@ fn explained(error: Errno, context: &OwnedFd) -> io::Error {
         let text = text.trim();
         messages.push(text.strip_prefix("e ").unwrap_or(text).to_owned());
     }
-    let error = io::Error::from(error);
-    if messages.is_empty() {
-        error
-    } else {
-        io::Error::new(error.kind(), format!("{error}: {}", messages.join("; ")))
+    let kind = io::Error::from(error).kind();
+    let target = target.display();
+    let mut text = format!("cannot mount the root file system at {target}: {error}");
+    for message in messages {
+        text.push_str("; ");
+        text.push_str(&message);
     }
+    io::Error::new(kind, text)
 }

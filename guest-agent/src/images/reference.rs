@@ -324,7 +324,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_familiar_form_means_the_same(
-            text in "((localhost|[a-z]{1,5}\\.[a-z]{2}(:[0-9]{1,4})?)/)?[a-z0-9]{1,5}([._-][a-z0-9]{1,3}){0,2}(/[a-z]{1,5}){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,9})?"
+            text in "((localhost|[a-z]{1,5}\\.[a-z]{2}(:[0-9]{1,4})?)/)?[a-z0-9]{1,5}([_-][a-z0-9]{1,3}){0,2}(/[a-z]{1,5}){0,2}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,9})?"
         ) {
             let reference = Reference::parse(&text).unwrap();
             prop_assert_eq!(&Reference::parse(&reference.familiar()).unwrap(), &reference);

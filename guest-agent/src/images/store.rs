@@ -343,8 +343,12 @@ impl ImageStore {
             }
             // OverlayFS refuses a layer twice; the upper one does what both would.
             let path = self.inner.layers.files(diff_id);
+            let hides_the_rest = overlay::is_opaque(&path);
             if !paths.contains(&path) {
                 paths.push(path);
+            }
+            if hides_the_rest {
+                break;
             }
         }
         Ok(paths)

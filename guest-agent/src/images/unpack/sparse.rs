@@ -174,7 +174,7 @@ pub(super) fn check(segments: &[Segment], size: u64, stored: u64) -> Result<(), 
         end = segment.offset.checked_add(segment.length).ok_or(WRONG)?;
         total += segment.length;
     }
-    if end > size || total != stored {
+    if end > size || total != stored || i64::try_from(size).is_err() {
         return Err(WRONG);
     }
     Ok(())

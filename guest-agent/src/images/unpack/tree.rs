@@ -19,16 +19,19 @@ use rustix::{
 };
 
 use super::archive::Metadata;
-use crate::images::trash::Trash;
+use crate::images::{overlay::OPAQUE, trash::Trash};
 
 /// The device number by which OverlayFS knows a whiteout.
 const WHITEOUT_DEVICE: rustix::fs::Dev = 0;
-/// OverlayFS's mark on a directory that hides the lower ones' content.
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// Where OverlayFS keeps what it means for itself.
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 /// How OverlayFS spells such an attribute that belongs to the user (since 6.7).
 const ESCAPED_OVERLAY_XATTRS: &[u8] = b"trusted.overlay.overlay.";
+
+/// OverlayFS's note on what was copied up, here from nowhere known. In a directory
+/// that no lower layer has it is what makes OverlayFS look for whiteouts at all;
+/// without it they would be listed.
+const ORIGIN: &str = "trusted.overlay.origin";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -171,6 +174,7 @@ impl<'trash> Tree<'trash> {
 
     /// Hides what lower layers have under `name`.
     pub(super) fn whiteout(&mut self, name: &[u8]) -> Result<(), Errno> {
+        rustix::fs::fsetxattr(self.at()?, ORIGIN, b"", XattrFlags::empty())?;
         let made = rustix::fs::mknodat(
             self.at()?,
             name,
@@ -243,8 +247,8 @@ impl<'trash> Tree<'trash> {
     }
 
     /// Opens the directory `name`; makes it, in place of what is there, when there
-    /// is none. In place of a whiteout it becomes opaque: what the whiteout hid
-    /// must not show in it.
+    /// is none. In place of something else it becomes opaque: what a whiteout or a
+    /// file hid must not show in it.
     fn ensure_directory(&mut self, name: &[u8]) -> Result<OwnedFd, Errno> {
         let make = |at: BorrowedFd<'_>| rustix::fs::mkdirat(at, name, Mode::RWXU);
         match make(self.at()?) {
@@ -259,9 +263,7 @@ impl<'trash> Tree<'trash> {
         self.displace(name)?;
         make(self.at()?)?;
         let directory = self.open_child(name)?;
-        if is_whiteout(&stat) {
-            set_opaque(&directory)?;
-        }
+        set_opaque(&directory)?;
         Ok(directory)
     }
 
