@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::exit::Reason;
@@ -20,7 +20,7 @@ const USAGE: &str = "usage: --config FILE   run the virtual machine that FILE de
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match arguments.as_slice() {
-        [option, file] if option == "--config" => run(PathBuf::from(file)),
+        [option, file] if option == "--config" => run(Path::new(file)),
         [option] if option == "--probe" => print_probe(),
         _ => {
             eprintln!("{USAGE}");
@@ -29,8 +29,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(file: PathBuf) -> ExitCode {
-    let outcome = monitor::run_file(&file);
+fn run(file: &Path) -> ExitCode {
+    let outcome = monitor::run_file(file);
     // The line may go to a pipe that nobody reads any more.
     let _ = writeln!(std::io::stderr(), "{outcome}");
     outcome.reason.into()

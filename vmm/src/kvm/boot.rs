@@ -79,8 +79,7 @@ pub(crate) struct Sources<'a> {
 pub(crate) fn load(memory: &GuestMemory, sources: &Sources) -> Result<u64, BootError> {
     write_command_line(memory, sources.command_line)?;
     let kernel = load_kernel(memory, sources.kernel)?;
-    let (initramfs_start, initramfs_bytes) =
-        load_initramfs(memory, sources.initramfs, kernel.end)?;
+    let (initramfs_start, initramfs_bytes) = load_initramfs(memory, sources.initramfs, kernel.end)?;
     mp_table::write(memory, sources.cpus)?;
     registers::write_tables(memory)?;
     write_zero_page(
@@ -270,9 +269,7 @@ mod tests {
         let (start, bytes) = load_initramfs(&memory, initramfs.path(), 1 << 20).unwrap();
         assert_eq!((start, bytes), ((4 << 20) - 8192, 5000));
         assert_eq!(
-            memory
-                .read_obj::<u8>(GuestAddress(start + 4999))
-                .unwrap(),
+            memory.read_obj::<u8>(GuestAddress(start + 4999)).unwrap(),
             7
         );
         let error = load_initramfs(&memory, initramfs.path(), start + 1).unwrap_err();

@@ -11,7 +11,7 @@ use kvm_ioctls::Kvm;
 use super::Error;
 
 const HYPERVISOR: u32 = 0x4000_0000;
-/// Frequencies, in the form that VMware began: EAX the TSC's, EBX the local APIC
+/// Frequencies, in the form that `VMware` began: EAX the TSC's, EBX the local APIC
 /// timer's, in kHz.
 const HYPERVISOR_FREQUENCIES: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds.
@@ -41,10 +41,17 @@ pub(crate) fn for_cpu(
     for leaf in &mut leaves {
         adjust(leaf, id, cpus);
     }
-    if leaves.iter().any(|leaf| leaf.function == 0 && leaf.eax >= 0xb) {
+    if leaves
+        .iter()
+        .any(|leaf| leaf.function == 0 && leaf.eax >= 0xb)
+    {
         leaves.extend(topology(id, cpus));
     }
-    if amd && leaves.iter().any(|leaf| leaf.function == 0x8000_0000 && leaf.eax >= 0x8000_001e) {
+    if amd
+        && leaves
+            .iter()
+            .any(|leaf| leaf.function == 0x8000_0000 && leaf.eax >= 0x8000_001e)
+    {
         leaves.push(kvm_cpuid_entry2 {
             function: 0x8000_001e,
             eax: u32::from(id),

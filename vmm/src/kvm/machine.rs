@@ -4,7 +4,10 @@
 use kvm_bindings::{
     KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{
+    Cap, IoEventAddress, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd,
+    VmFd,
+};
 use vm_memory::{GuestMemory as _, GuestMemoryRegion, GuestRegionMmap};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -111,6 +114,7 @@ fn set_memory(vm: &VmFd, slot: u32, region: &GuestRegionMmap<()>) -> Result<(), 
 /// Guests get no performance counters: it makes each switch to a guest dearer,
 /// and counters of a shared host tell about its other users.
 fn disable_performance_monitoring(vm: &VmFd) -> Result<(), Error> {
+    const AMD_COUNTERS: u32 = 0xc001_0000;
     let offered = vm.check_extension_raw(u64::from(KVM_CAP_PMU_CAPABILITY));
     if offered & KVM_PMU_CAP_DISABLE as i32 == 0 {
         return Ok(());
@@ -121,5 +125,21 @@ fn disable_performance_monitoring(vm: &VmFd) -> Result<(), Error> {
     };
     capability.args[0] = u64::from(KVM_PMU_CAP_DISABLE);
     vm.enable_cap(&capability)
-        .map_err(Error::at("disable performance monitoring"))
+        .map_err(Error::at("disable performance monitoring"))?;
+    // Linux on AMD tries the oldest counters whatever CPUID says. It takes a
+    // refusal well, but the host's kernel would log each try.
+    if !vm.check_extension(Cap::X86MsrFilter) {
+        return Ok(());
+    }
+    vm.set_msr_filter(
+        MsrFilterDefaultAction::ALLOW,
+        &[MsrFilterRange {
+            flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+            base: AMD_COUNTERS,
+            msr_count: 8,
+            // KVM reads whole longs of it.
+            bitmap: &[0; 8],
+        }],
+    )
+    .map_err(Error::at("hide performance counters"))
 }

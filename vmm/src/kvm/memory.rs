@@ -92,10 +92,7 @@ mod tests {
             assert_eq!(host.align_offset(HUGE_PAGE), 0);
             for address in [start, start + bytes - 8] {
                 memory.write_obj(7_u64, GuestAddress(address)).unwrap();
-                assert_eq!(
-                    memory.read_obj::<u64>(GuestAddress(address)).unwrap(),
-                    7
-                );
+                assert_eq!(memory.read_obj::<u64>(GuestAddress(address)).unwrap(), 7);
             }
         }
         assert!(memory.write_obj(7_u8, GuestAddress(layout::HOLE)).is_err());

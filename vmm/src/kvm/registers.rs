@@ -22,10 +22,7 @@ pub(crate) fn write_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError>
     for (index, entry) in (0..).zip(GDT_TABLE) {
         memory.write_obj(entry, GuestAddress(layout::GDT + index * 8))?;
     }
-    memory.write_obj(
-        layout::PDPT | PRESENT_WRITABLE,
-        GuestAddress(layout::PML4),
-    )?;
+    memory.write_obj(layout::PDPT | PRESENT_WRITABLE, GuestAddress(layout::PML4))?;
     for gib in 0..layout::IDENTITY_MAPPED_GIB {
         let directory = layout::PAGE_DIRECTORIES + gib * PAGE;
         memory.write_obj(
@@ -166,7 +163,10 @@ mod tests {
     #[test]
     fn segments_say_what_their_descriptors_say() {
         let code = segment(2);
-        assert_eq!((code.selector, code.type_, code.l, code.db), (0x10, 0xb, 1, 0));
+        assert_eq!(
+            (code.selector, code.type_, code.l, code.db),
+            (0x10, 0xb, 1, 0)
+        );
         assert_eq!((code.base, code.limit, code.present), (0, 0xffff_ffff, 1));
         let data = segment(3);
         assert_eq!((data.selector, data.type_, data.s), (0x18, 3, 1));

@@ -1,7 +1,7 @@
 //! The machine's devices: made from its configuration, put behind virtio-mmio
 //! registers, and connected to interrupts and notifications.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::io;
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Failure, failed};
 use crate::config::VmConfig;
+use crate::devices::VirtioDevice;
 use crate::devices::balloon::{Balloon, BalloonHandle};
 use crate::devices::block::Block;
 use crate::devices::console::{Console, PanicReport};
 use crate::devices::rng::Rng;
 use crate::devices::vsock::Vsock;
-use crate::devices::VirtioDevice;
 use crate::exit::Reason;
 use crate::kvm::machine::Machine;
 use crate::kvm::{GuestMemory, layout};
@@ -44,7 +44,10 @@ impl DeviceSet {
         if config.disks.len() > most {
             return Err(Failure {
                 reason: Reason::BadConfiguration,
-                detail: format!("a machine has at most {most} disks, not {}", config.disks.len()),
+                detail: format!(
+                    "a machine has at most {most} disks, not {}",
+                    config.disks.len()
+                ),
             });
         }
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
@@ -130,7 +133,7 @@ fn connect(
     Ok(transport)
 }
 
-fn unusable(error: impl ToString) -> Failure {
+fn unusable<E: Display>(error: E) -> Failure {
     Failure {
         reason: Reason::BadConfiguration,
         detail: error.to_string(),

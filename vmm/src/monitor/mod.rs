@@ -5,17 +5,20 @@
 //! thread for the disks, one for the other devices and one for each virtual CPU,
 //! and supervises them until the machine ends.
 //!
+//! What any monitor has, whatever runs its CPUs ([`control_server`], [`lock`],
+//! [`power_button`], [`signals`]), QEMU's supervisor in `app/machine` uses, too.
+//!
 //! Called by `crate::command`. This is where the parts are put together; it does
 //! no virtio and no KVM of its own.
 
 mod address_space;
-mod control_server;
+pub mod control_server;
 mod cpus;
 mod device_set;
 mod lifecycle;
-mod lock;
-mod power_button;
-mod signals;
+pub mod lock;
+pub mod power_button;
+pub mod signals;
 mod supervisor;
 
 use std::fmt;
@@ -127,8 +130,8 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         reason: Reason::KvmUnavailable,
         detail: error.to_string(),
     })?;
-    let memory = memory::allocate(u64::from(config.memory_mib) << 20)
-        .map_err(failed("map guest memory"))?;
+    let memory =
+        memory::allocate(u64::from(config.memory_mib) << 20).map_err(failed("map guest memory"))?;
     let command_line =
         config.command_line.clone() + &device_set::command_line(device_set::count(config));
     let entry = boot::load(
@@ -262,7 +265,8 @@ fn stop(supervisor: Supervisor, workers: Vec<Worker>) -> Result<(), Failure> {
 
 fn outcome(ended: Ended, panic: Option<String>) -> Outcome {
     let (reason, detail) = match ended {
-        Ended::Forced => (Reason::Forced, None),
+        // No virtual CPU stops before it is told to.
+        Ended::Forced | Ended::ByGuest(End::Stopped) => (Reason::Forced, None),
         Ended::ByGuest(End::PoweredOff) => (Reason::PoweredOff, None),
         Ended::ByGuest(End::Reset | End::TripleFault) if panic.is_some() => {
             (Reason::GuestPanic, panic)
@@ -271,7 +275,6 @@ fn outcome(ended: Ended, panic: Option<String>) -> Outcome {
         Ended::ByGuest(End::TripleFault) => (Reason::TripleFault, None),
         Ended::ByGuest(End::KvmInternalError(detail)) => (Reason::KvmInternalError, Some(detail)),
         Ended::ByGuest(End::Failed(detail)) => (Reason::Failed, Some(detail)),
-        Ended::ByGuest(End::Stopped) => (Reason::Forced, None),
     };
     Outcome { reason, detail }
 }
@@ -286,7 +289,10 @@ mod tests {
         let panicked = outcome(Ended::ByGuest(End::Reset), Some(line.clone()));
         assert_eq!(panicked.reason, Reason::GuestPanic);
         assert!(panicked.to_string().ends_with(&line));
-        assert_eq!(outcome(Ended::ByGuest(End::Reset), None).reason, Reason::Reset);
+        assert_eq!(
+            outcome(Ended::ByGuest(End::Reset), None).reason,
+            Reason::Reset
+        );
         assert_eq!(
             outcome(Ended::ByGuest(End::PoweredOff), Some(line)).reason,
             Reason::PoweredOff

@@ -16,7 +16,7 @@ use rustix::net::{
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The button of one machine.
-pub(super) struct PowerButton {
+pub struct PowerButton {
     socket: PathBuf,
     port: u32,
     state: State,
@@ -37,7 +37,7 @@ enum State {
 
 impl PowerButton {
     /// The button that is behind `port` of the vsock device at `socket`.
-    pub(super) fn new(socket: PathBuf, port: u32) -> Self {
+    pub fn new(socket: PathBuf, port: u32) -> Self {
         Self {
             socket,
             port,
@@ -47,14 +47,14 @@ impl PowerButton {
     }
 
     /// Presses it, unless it is being pressed.
-    pub(super) fn press(&mut self) {
+    pub fn press(&mut self) {
         if matches!(self.state, State::Released) {
             self.ask();
         }
     }
 
     /// When [`Self::retry`] must be called, if at all.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
+    pub fn retry_at(&self) -> Option<Instant> {
         match self.state {
             State::Waiting(until) => Some(until),
             _ => None,
@@ -62,25 +62,31 @@ impl PowerButton {
     }
 
     /// Asks again, if it is time.
-    pub(super) fn retry(&mut self) {
+    pub fn retry(&mut self) {
         if self.retry_at().is_some_and(|until| until <= Instant::now()) {
             self.ask();
         }
     }
 
+    /// The connection on which the guest's answer is waited for, if one is.
+    pub fn connection(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Asked(connection) => Some(connection.as_fd()),
+            _ => None,
+        }
+    }
+
     /// A connection that is new since the last call: it becomes readable when the
     /// guest has answered. Then [`Self::read_answer`].
-    pub(super) fn new_connection(&mut self) -> Option<BorrowedFd<'_>> {
+    pub fn new_connection(&mut self) -> Option<BorrowedFd<'_>> {
         match &self.state {
-            State::Asked(connection) if mem::take(&mut self.unwatched) => {
-                Some(connection.as_fd())
-            }
+            State::Asked(connection) if mem::take(&mut self.unwatched) => Some(connection.as_fd()),
             _ => None,
         }
     }
 
     /// Reads the guest's answer.
-    pub(super) fn read_answer(&mut self) {
+    pub fn read_answer(&mut self) {
         let State::Asked(connection) = &self.state else {
             return;
         };

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use super::control_server::{Connection, ControlSocket, MAX_CLIENTS};
 use super::cpus::Cpus;
@@ -69,7 +69,12 @@ impl Supervisor {
     ) -> io::Result<Ended> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let add = |source: &dyn AsFd, token| {
-            epoll::add(&epoll, source.as_fd(), EventData::new_u64(token), EventFlags::IN)
+            epoll::add(
+                &epoll,
+                source.as_fd(),
+                EventData::new_u64(token),
+                EventFlags::IN,
+            )
         };
         let lifecycle = Arc::clone(&self.lifecycle);
         add(&lifecycle.ended(), ENDED)?;
@@ -81,8 +86,11 @@ impl Supervisor {
         let mut events = Vec::with_capacity(MAX_CLIENTS + 4);
         loop {
             let timeout = self.timeout();
-            match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref())
-            {
+            match epoll::wait(
+                &epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -90,14 +98,22 @@ impl Supervisor {
             for Event { data, .. } in events.drain(..) {
                 match data.u64() {
                     ENDED => {
-                        return self.lifecycle.take_end().map(Ended::ByGuest).ok_or_else(|| {
-                            io::Error::other("a virtual CPU stopped without a reason")
-                        });
+                        return self
+                            .lifecycle
+                            .take_end()
+                            .map(Ended::ByGuest)
+                            .ok_or_else(|| {
+                                io::Error::other("a virtual CPU stopped without a reason")
+                            });
                     }
                     SIGNALS => {
                         signals.take()?;
                         let again = self.run_state == RunState::PoweringOff;
-                        let patience = if again { Duration::ZERO } else { TERMINATION_PATIENCE };
+                        let patience = if again {
+                            Duration::ZERO
+                        } else {
+                            TERMINATION_PATIENCE
+                        };
                         self.power_off(patience);
                     }
                     CONTROL => {
@@ -121,7 +137,10 @@ impl Supervisor {
                     }
                 }
             }
-            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
                 return Ok(Ended::Forced);
             }
             self.button.retry();
@@ -174,7 +193,10 @@ impl Supervisor {
         }
         self.lifecycle.order_pause();
         self.cpus.kick();
-        if self.lifecycle.wait_parked(self.cpus.count(), PAUSE_PATIENCE) {
+        if self
+            .lifecycle
+            .wait_parked(self.cpus.count(), PAUSE_PATIENCE)
+        {
             self.run_state = RunState::Paused;
             return Answer::Done;
         }

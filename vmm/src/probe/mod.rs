@@ -212,14 +212,14 @@ fn run(machine: Machine, mut vcpu: kvm_ioctls::VcpuFd) -> Result<Run, String> {
 
     let mut thread_id = None;
     let mut limit = TIME_LIMIT;
-    let mut kicked = false;
+    let mut told_to_stop = false;
     let end = loop {
         match receiver.recv_timeout(limit) {
             Ok(Message::Started(id)) => thread_id = Some(id),
             Ok(Message::Ended(end)) => break Some(end),
-            Err(_) if kicked => break None,
+            Err(_) if told_to_stop => break None,
             Err(_) => {
-                kicked = true;
+                told_to_stop = true;
                 limit = STOP_LIMIT;
                 if let Some(id) = thread_id {
                     kicker.kick(id);
@@ -299,7 +299,10 @@ mod tests {
         let began = Instant::now();
         let verdict = probe();
         assert!(began.elapsed() < Duration::from_secs(5));
-        assert_eq!(verdict.usable, verdict.checks.iter().all(|check| check.passed));
+        assert_eq!(
+            verdict.usable,
+            verdict.checks.iter().all(|check| check.passed)
+        );
         assert!(!verdict.checks.is_empty());
         if !verdict.usable {
             let last = verdict.checks.last().unwrap();
