@@ -116,15 +116,17 @@ impl Lifecycle {
     /// lasts.
     pub(super) fn kicked(&self) -> Next {
         let mut state = self.lock();
-        let mut paused = false;
-        while state.order == Order::Pause {
-            paused = true;
+        let paused = state.order == Order::Pause;
+        if paused {
             state.parked += 1;
+            // Once: those that are parked already are woken by it, too.
             self.changed.notify_all();
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            while state.order == Order::Pause {
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
             state.parked -= 1;
         }
         match state.order {

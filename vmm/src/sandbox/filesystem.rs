@@ -23,10 +23,7 @@ pub(crate) fn restrict_file_system<'a>(
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?
-        .add_rules(path_beneath_rules(
-            socket_directories,
-            AccessFs::RemoveFile,
-        ))?
+        .add_rules(path_beneath_rules(socket_directories, AccessFs::RemoveFile))?
         .restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

@@ -116,7 +116,10 @@ fn common() -> io::Result<Rules> {
         libc::F_SETFL,
         libc::F_DUPFD_CLOEXEC,
     ];
-    rules.insert(libc::SYS_fcntl, requests(&commands.map(|command| command as u64))?);
+    rules.insert(
+        libc::SYS_fcntl,
+        requests(&commands.map(|command| command as u64))?,
+    );
     Ok(rules)
 }
 
@@ -265,7 +268,10 @@ mod tests {
             thread::spawn(move || {
                 filter.apply().unwrap();
                 let grown: Vec<u8> = vec![1; 10 << 20];
-                assert_eq!(grown.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 10 << 20);
+                assert_eq!(
+                    grown.iter().map(|byte| u64::from(*byte)).sum::<u64>(),
+                    10 << 20
+                );
             })
             .join()
             .unwrap();

@@ -12,7 +12,7 @@ use dctl_vmm::control::{Client, ClientError};
 use dctl_vmm::exit::Reason;
 
 /// Longer than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Whether this machine's KVM can be opened. Says so if not.
 pub fn kvm_opens() -> bool {
@@ -230,7 +230,7 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     const HEADERS: u64 = 64 + 56;
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(16, 0);
-    let mut put16 = |file: &mut Vec<u8>, value: u16| file.extend(value.to_le_bytes());
+    let put16 = |file: &mut Vec<u8>, value: u16| file.extend(value.to_le_bytes());
     put16(&mut file, 2); // ET_EXEC
     put16(&mut file, 62); // EM_X86_64
     file.extend(1_u32.to_le_bytes());

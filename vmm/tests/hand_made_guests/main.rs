@@ -4,6 +4,12 @@
 //! The guests are simple enough for a KVM that interprets kernel code. Where
 //! `/dev/kvm` cannot be opened, each test says so and passes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; helpers outside of test functions do, too"
+)]
+
 mod machine;
 
 use std::fs;
@@ -208,7 +214,10 @@ fn the_balloon_answers_without_a_driver() {
     needs_kvm!();
     let running = Machine::new(BUSY).start();
     let statistics = running.client().balloon().unwrap();
-    assert_eq!((statistics.reported_bytes, statistics.balloon_bytes), (0, 0));
+    assert_eq!(
+        (statistics.reported_bytes, statistics.balloon_bytes),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -272,10 +281,7 @@ fn one_machine_has_one_monitor_and_a_killed_one_leaves_no_trace() {
     assert!(second.line.contains("lock"), "{}", second.line);
     running.kill();
     let third = machine.start_again();
-    assert_eq!(
-        third.client().state().unwrap().run_state,
-        RunState::Running
-    );
+    assert_eq!(third.client().state().unwrap().run_state, RunState::Running);
 }
 
 #[test]
