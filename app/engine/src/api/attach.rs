@@ -1,0 +1,76 @@
+//! A container's stdio and its log.
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use guest_protocol::methods::{ContainerAttach, ContainerLogs};
+
+use super::{
+    ApiError, Context,
+    hijack::{Hijack, stdio_type, stream_body},
+    parameters::Parameters,
+    times,
+};
+
+/// `POST /containers/{id}/attach`
+pub(super) async fn attach(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+    hijack: Hijack,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request = ContainerAttach {
+        container,
+        stdin: parameters.flag("stdin"),
+        stdout: parameters.flag("stdout"),
+        stderr: parameters.flag("stderr"),
+        logs: parameters.flag("logs"),
+        stream: parameters.flag("stream"),
+        detach_keys: parameters.text("detachKeys").unwrap_or_default().to_owned(),
+    };
+    if !request.stream && !request.logs {
+        return Err(ApiError::bad_request("attach needs stream, logs or both"));
+    }
+    let (attached, guest) = context.agent.open(request).await?;
+    let content_type = stdio_type(attached.tty, parameters.version);
+    Ok(hijack.join(body, guest, content_type))
+}
+
+/// `GET /containers/{id}/logs`
+pub(super) async fn logs(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let time = |name: &str| match parameters.text(name) {
+        None | Some("0") => Ok(0),
+        Some(text) => times::parse(text).map_err(ApiError::bad_request),
+    };
+    let request = ContainerLogs {
+        container,
+        follow: parameters.flag("follow"),
+        stdout: parameters.flag("stdout"),
+        stderr: parameters.flag("stderr"),
+        since: time("since")?,
+        until: time("until")?,
+        timestamps: parameters.flag("timestamps"),
+        tail: tail(parameters.text("tail")),
+    };
+    if !request.stdout && !request.stderr {
+        return Err(ApiError::bad_request(
+            "Bad parameters: you must choose at least one stream",
+        ));
+    }
+    let (attached, guest) = context.agent.open(request).await?;
+    let content_type = stdio_type(attached.tty, parameters.version);
+    Ok(([(CONTENT_TYPE, content_type)], stream_body(guest)).into_response())
+}
+
+/// How many lines from the end: what is no number means all, as in Docker.
+pub(super) fn tail(text: Option<&str>) -> Option<u64> {
+    text.and_then(|text| text.parse().ok())
+}

@@ -1,0 +1,337 @@
+//! `GET /containers/json`: the list, its filters, and the words of its columns.
+
+use axum::{Json, extract::State};
+use guest_protocol::{
+    container::{Container, Status},
+    docker::{
+        ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings,
+        ContainerSummaryStateEnum,
+    },
+    methods::{ContainerList, ImageInspect},
+};
+use regex::{Regex, RegexBuilder};
+
+use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
+
+/// The filters of `docker ps`.
+const FILTERS: &[&str] = &[
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+/// Filters that also show containers which do not run.
+const SHOW_ALL: &[&str] = &["before", "since", "status", "exited"];
+/// The largest compiled `name` filter, in bytes.
+const MAX_PATTERN: usize = 256 * 1024;
+
+/// `GET /containers/json`
+pub(super) async fn list(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Json<Vec<ContainerSummary>>, ApiError> {
+    let filters = parameters.filters()?;
+    filters.allow(FILTERS).map_err(ApiError::bad_request)?;
+    let limit: i64 = parameters.number("limit")?.unwrap_or(0);
+    let all = parameters.flag("all")
+        || limit > 0
+        || SHOW_ALL.iter().any(|key| !filters.get(key).is_empty());
+    let containers = context.agent.call(ContainerList {}).await?;
+    let mut selection = Selection::new(&filters, &containers)?;
+    for ancestor in filters.get("ancestor") {
+        let reference = ancestor.clone();
+        match context.agent.call(ImageInspect { reference }).await {
+            Ok(image) => selection.ancestors.push(image.id),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let now = times::now();
+    let with_size = parameters.flag("size");
+    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+    let summaries = containers
+        .iter()
+        .filter(|container| all || container.state.is_running())
+        .filter(|container| selection.includes(container))
+        .take(limit.unwrap_or(usize::MAX))
+        .map(|container| summary(container, now, with_size))
+        .collect();
+    Ok(Json(summaries))
+}
+
+/// The filters, made ready.
+struct Selection<'a> {
+    filters: &'a Filters,
+    names: Vec<Regex>,
+    exit_codes: Vec<i64>,
+    /// Ids of images, if `ancestor` was given.
+    ancestors: Vec<String>,
+    created_before: Option<i64>,
+    created_after: Option<i64>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(filters: &'a Filters, containers: &[Container]) -> Result<Self, ApiError> {
+        let names = filters
+            .get("name")
+            .iter()
+            .map(|pattern| {
+                RegexBuilder::new(pattern)
+                    .size_limit(MAX_PATTERN)
+                    .build()
+                    .map_err(|_| ApiError::bad_request(format!("invalid filter 'name={pattern}'")))
+            })
+            .collect::<Result<_, _>>()?;
+        let exit_codes = filters
+            .get("exited")
+            .iter()
+            .map(|code| {
+                code.parse()
+                    .map_err(|_| ApiError::bad_request(format!("invalid filter 'exited={code}'")))
+            })
+            .collect::<Result<_, _>>()?;
+        for status in filters.get("status") {
+            let known = [
+                "created",
+                "running",
+                "paused",
+                "restarting",
+                "removing",
+                "exited",
+                "dead",
+            ];
+            if !known.contains(&status.as_str()) {
+                return Err(ApiError::bad_request(format!(
+                    "invalid filter 'status={status}'"
+                )));
+            }
+        }
+        let created = |key: &str| -> Result<Option<i64>, ApiError> {
+            let Some(wanted) = filters.get(key).first() else {
+                return Ok(None);
+            };
+            containers
+                .iter()
+                .find(|c| c.name == *wanted || c.id.starts_with(wanted.as_str()))
+                .map(|c| Some(c.created))
+                .ok_or_else(|| ApiError::not_found(format!("No such container: {wanted}")))
+        };
+        Ok(Self {
+            filters,
+            names,
+            exit_codes,
+            ancestors: Vec::new(),
+            created_before: created("before")?,
+            created_after: created("since")?,
+        })
+    }
+
+    fn includes(&self, container: &Container) -> bool {
+        let filters = self.filters;
+        let config = &container.config;
+        let slashed = format!("/{}", container.name);
+        let network = container
+            .host_config
+            .network_mode
+            .as_deref()
+            .unwrap_or("default");
+        let exposes = |port: &String| {
+            config
+                .exposed_ports
+                .iter()
+                .flat_map(|ports| ports.keys())
+                .any(|exposed| exposed == port || exposed.split('/').next() == Some(port))
+        };
+        filters.any("id", |id| container.id.starts_with(id.as_str()))
+            && (self.names.is_empty()
+                || self
+                    .names
+                    .iter()
+                    .any(|name| name.is_match(&container.name) || name.is_match(&slashed)))
+            && filters.exact("status", word(container.state.status))
+            && (self.exit_codes.is_empty()
+                || (container.state.status == Status::Exited
+                    && self.exit_codes.contains(&container.state.exit_code)))
+            && (filters.get("ancestor").is_empty() || self.ancestors.contains(&container.image_id))
+            && self.created_before.is_none_or(|time| container.created < time)
+            && self.created_after.is_none_or(|time| container.created > time)
+            && filters.labels(config.labels.as_ref().unwrap_or(&Default::default()))
+            && filters.exact("network", network)
+            && filters.exact("health", "none")
+            && filters.exact("is-task", "false")
+            && filters.any("expose", exposes)
+            // No port is published.
+            && filters.get("publish").is_empty()
+            && filters.any("volume", |wanted| {
+                container.mounts.iter().any(|mount| {
+                    mount.name.as_ref() == Some(wanted)
+                        || mount.destination.as_ref() == Some(wanted)
+                        || mount.source.as_ref() == Some(wanted)
+                })
+            })
+    }
+}
+
+/// A container in the shape of the list.
+fn summary(container: &Container, now: i64, with_size: bool) -> ContainerSummary {
+    let size = with_size.then_some(0);
+    ContainerSummary {
+        id: Some(container.id.clone()),
+        names: Some(vec![format!("/{}", container.name)]),
+        image: Some(container.image.clone()),
+        image_id: Some(container.image_id.clone()),
+        command: Some(command_line(container)),
+        created: Some(container.created / 1_000_000_000),
+        ports: Some(Vec::new()),
+        size_rw: size,
+        size_root_fs: size,
+        labels: Some(container.config.labels.clone().unwrap_or_default()),
+        state: Some(match container.state.status {
+            Status::Created => ContainerSummaryStateEnum::CREATED,
+            Status::Running => ContainerSummaryStateEnum::RUNNING,
+            Status::Paused => ContainerSummaryStateEnum::PAUSED,
+            Status::Restarting => ContainerSummaryStateEnum::RESTARTING,
+            Status::Removing => ContainerSummaryStateEnum::REMOVING,
+            Status::Exited => ContainerSummaryStateEnum::EXITED,
+            Status::Dead => ContainerSummaryStateEnum::DEAD,
+        }),
+        status: Some(status_text(container, now)),
+        host_config: Some(ContainerSummaryHostConfig {
+            network_mode: container.host_config.network_mode.clone(),
+            annotations: container.host_config.annotations.clone(),
+        }),
+        network_settings: Some(ContainerSummaryNetworkSettings {
+            networks: Some(std::collections::HashMap::new()),
+        }),
+        mounts: Some(container.mounts.clone()),
+        ..Default::default()
+    }
+}
+
+/// Docker's word for a status.
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Created => "created",
+        Status::Running => "running",
+        Status::Paused => "paused",
+        Status::Restarting => "restarting",
+        Status::Removing => "removing",
+        Status::Exited => "exited",
+        Status::Dead => "dead",
+    }
+}
+
+/// Program and arguments on one line; those with spaces in quotes, as Docker
+/// does.
+fn command_line(container: &Container) -> String {
+    let mut line = container.path.clone();
+    for argument in &container.args {
+        line.push(' ');
+        if argument.contains(' ') {
+            line.push_str(&format!("'{argument}'"));
+        } else {
+            line.push_str(argument);
+        }
+    }
+    line
+}
+
+/// The column `STATUS`: `Up 5 minutes`, `Exited (0) 2 hours ago`.
+fn status_text(container: &Container, now: i64) -> String {
+    let state = &container.state;
+    let up = times::in_words(now - state.started_at);
+    let ago = times::in_words(now - state.finished_at);
+    match state.status {
+        Status::Running => format!("Up {up}"),
+        Status::Paused => format!("Up {up} (Paused)"),
+        Status::Restarting => format!("Restarting ({}) {ago} ago", state.exit_code),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Created => "Created".to_owned(),
+        Status::Exited => format!("Exited ({}) {ago} ago", state.exit_code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(name: &str, status: Status) -> Container {
+        let mut container = Container {
+            id: format!("{name}{}", "0".repeat(64 - name.len())),
+            name: name.into(),
+            created: name.len() as i64,
+            path: "/bin/sh".into(),
+            args: vec!["-c".into(), "echo hi".into()],
+            ..Default::default()
+        };
+        container.state.status = status;
+        container
+    }
+
+    fn names(json: &str, containers: &[Container]) -> Result<Vec<String>, String> {
+        let filters = Filters::parse(json)?;
+        let selection = Selection::new(&filters, containers).map_err(|error| error.message)?;
+        Ok(containers
+            .iter()
+            .filter(|c| selection.includes(c))
+            .map(|c| c.name.clone())
+            .collect())
+    }
+
+    #[test]
+    fn filters_select() {
+        let mut containers = [
+            container("web", Status::Running),
+            container("db", Status::Exited),
+            container("webby", Status::Created),
+        ];
+        containers[1].state.exit_code = 3;
+        let select = |json: &str| names(json, &containers).unwrap().join(" ");
+        assert_eq!(select("{}"), "web db webby");
+        assert_eq!(select(r#"{"name":["web"]}"#), "web webby");
+        assert_eq!(select(r#"{"name":["^/web$"]}"#), "web");
+        assert_eq!(select(r#"{"name":["^web$","db"]}"#), "web db");
+        assert_eq!(select(r#"{"status":["running","created"]}"#), "web webby");
+        assert_eq!(select(r#"{"exited":["3"]}"#), "db");
+        assert_eq!(select(r#"{"exited":["0"]}"#), "");
+        assert_eq!(select(r#"{"since":["db"]}"#), "web webby");
+        assert_eq!(select(r#"{"before":["web"]}"#), "db");
+        assert_eq!(select(r#"{"id":["web0"]}"#), "web");
+        assert_eq!(select(r#"{"ancestor":["busybox"]}"#), "");
+        for bad in [
+            r#"{"status":["busy"]}"#,
+            r#"{"exited":["x"]}"#,
+            r#"{"name":["("]}"#,
+            r#"{"since":["nobody"]}"#,
+        ] {
+            assert!(names(bad, &containers).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn columns_are_docker_s() {
+        let mut one = container("web", Status::Exited);
+        one.state.exit_code = 137;
+        one.state.finished_at = 1_000_000_000;
+        let summary = summary(&one, 121_000_000_000, false);
+        assert_eq!(summary.command.as_deref(), Some("/bin/sh -c 'echo hi'"));
+        assert_eq!(
+            summary.status.as_deref(),
+            Some("Exited (137) 2 minutes ago")
+        );
+        assert_eq!(summary.names, Some(vec!["/web".to_owned()]));
+    }
+}

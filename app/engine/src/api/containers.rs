@@ -1,0 +1,352 @@
+//! Containers: create, and everything that changes one.
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use guest_protocol::{
+    docker::{
+        ContainerConfig, ContainerPruneResponse, ContainerTopResponse, ContainerWaitExitError,
+        ContainerWaitResponse, HostConfig,
+    },
+    frame,
+    methods::{
+        ContainerCreate, ContainerCreated, ContainerKill, ContainerList, ContainerRemove,
+        ContainerRename, ContainerResize, ContainerRestart, ContainerStart, ContainerStop,
+        ContainerTop, ContainerWait, ImageInspect, WaitCondition, WaitResult,
+    },
+    reference::Reference,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, Context,
+    image_view::platform_of,
+    parameters::{self, Parameters},
+    times,
+};
+use crate::{
+    agent::CallError,
+    images::{Progress, import_starter, is_starter},
+    registry::Platform,
+};
+
+/// `POST /containers/create`
+pub(super) async fn create(
+    State(context): State<Context>,
+    parameters: Parameters,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    #[derive(Default, Deserialize)]
+    struct Host {
+        #[serde(rename = "HostConfig")]
+        host_config: Option<HostConfig>,
+    }
+    let mut body: Value = parameters::json(&body)?;
+    if body.is_null() {
+        return Err(ApiError::bad_request(
+            "config cannot be empty in order to create a container",
+        ));
+    }
+    // Docker takes a text for a list of one.
+    for key in ["Cmd", "Entrypoint"] {
+        if let Some(value @ Value::String(_)) = body.get_mut(key) {
+            *value = json!([value.take()]);
+        }
+    }
+    let invalid =
+        |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
+    let config = ContainerConfig::deserialize(&body).map_err(invalid)?;
+    let host = Host::deserialize(&body).map_err(invalid)?;
+    let image = config.image.clone().unwrap_or_default();
+    if image.is_empty() {
+        return Err(ApiError::bad_request(
+            "no image was named for the container",
+        ));
+    }
+    if let Some(platform) = parameters.text("platform") {
+        require_platform(&context, &image, platform).await?;
+    }
+    let request = ContainerCreate {
+        name: parameters
+            .text("name")
+            .map(|name| name.trim_start_matches('/').to_owned()),
+        config: Box::new(config),
+        host_config: Box::new(host.host_config.unwrap_or_default()),
+    };
+    let created = match context.agent.call(request.clone()).await {
+        Err(error) if error.is_not_found() && has_starter(&context, &image) => {
+            bring_starter(&context).await?;
+            context.agent.call(request).await
+        }
+        other => other,
+    };
+    let ContainerCreated { id, warnings } = created?;
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"Id": id, "Warnings": warnings})),
+    )
+        .into_response())
+}
+
+/// Whether `image` is the starter image's name and this binary has it.
+fn has_starter(context: &Context, image: &str) -> bool {
+    context.starter.is_some()
+        && Reference::parse(image).is_ok_and(|reference| is_starter(&reference))
+}
+
+/// Imports the starter image; nobody watches.
+async fn bring_starter(context: &Context) -> Result<(), ApiError> {
+    let Some(layout) = context.starter else {
+        return Ok(());
+    };
+    let (progress, mut lines) = Progress::channel();
+    let watch = async move { while lines.recv().await.is_some() {} };
+    let import = async move { import_starter(&context.agent, layout, &progress).await };
+    let (imported, ()) = tokio::join!(import, watch);
+    Ok(imported?)
+}
+
+/// Refuses an image that was made for another platform, in the words at which
+/// clients pull the right one.
+async fn require_platform(context: &Context, image: &str, platform: &str) -> Result<(), ApiError> {
+    let wanted = Platform::parse(platform).map_err(ApiError::bad_request)?;
+    let reference = image.to_owned();
+    let found = match context.agent.call(ImageInspect { reference }).await {
+        Ok(found) => found,
+        // Creating it says so, or brings the starter image.
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let actual = platform_of(&found.configuration);
+    if wanted.runs(&actual) {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!(
+        "image with reference {image} was found but does not provide the specified platform ({wanted}): it is for {actual}"
+    )))
+}
+
+/// `POST /containers/{id}/start`
+pub(super) async fn start(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    context.agent.call(ContainerStart { container }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/stop`
+pub(super) async fn stop(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let signal = parameters.text("signal").map(str::to_owned);
+    let timeout = parameters.number("t")?;
+    let request = ContainerStop {
+        container,
+        signal,
+        timeout,
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/restart`
+pub(super) async fn restart(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let signal = parameters.text("signal").map(str::to_owned);
+    let timeout = parameters.number("t")?;
+    let request = ContainerRestart {
+        container,
+        signal,
+        timeout,
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/kill`
+pub(super) async fn kill(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let signal = parameters.text("signal").unwrap_or_default().to_owned();
+    context
+        .agent
+        .call(ContainerKill { container, signal })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/rename`
+pub(super) async fn rename(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let name = parameters
+        .text("name")
+        .map(|name| name.trim_start_matches('/').to_owned())
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| ApiError::bad_request("Neither old nor new names may be empty"))?;
+    context
+        .agent
+        .call(ContainerRename { container, name })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/resize`
+pub(super) async fn resize(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let height = parameters.required("h")?;
+    let width = parameters.required("w")?;
+    let request = ContainerResize {
+        container,
+        height,
+        width,
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `GET /containers/{id}/top`
+///
+/// `ps_args` is left aside: there is no `ps` whose arguments they could be.
+pub(super) async fn top(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+) -> Result<Json<ContainerTopResponse>, ApiError> {
+    let list = context.agent.call(ContainerTop { container }).await?;
+    Ok(Json(ContainerTopResponse {
+        titles: Some(list.titles),
+        processes: Some(list.processes),
+    }))
+}
+
+/// `DELETE /containers/{id}`
+pub(super) async fn remove(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    if parameters.flag("link") {
+        return Err(ApiError::bad_request(
+            "links between containers are not supported",
+        ));
+    }
+    let force = parameters.flag("force");
+    let volumes = parameters.flag("v");
+    let request = ContainerRemove {
+        container,
+        force,
+        volumes,
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/prune`
+pub(super) async fn prune(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Json<ContainerPruneResponse>, ApiError> {
+    let filters = parameters.filters()?;
+    filters
+        .allow(&["label", "label!", "until"])
+        .map_err(ApiError::bad_request)?;
+    let until = filters
+        .get("until")
+        .first()
+        .map(|until| times::parse(until).map_err(ApiError::bad_request))
+        .transpose()?;
+    let mut deleted = Vec::new();
+    for container in context.agent.call(ContainerList {}).await? {
+        let labels = container.config.labels.unwrap_or_default();
+        if container.state.is_running()
+            || until.is_some_and(|until| container.created > until)
+            || !filters.labels(&labels)
+        {
+            continue;
+        }
+        let request = ContainerRemove {
+            container: container.id.clone(),
+            force: false,
+            volumes: false,
+        };
+        match context.agent.call(request).await {
+            Ok(()) => deleted.push(container.id),
+            // Started or removed meanwhile: no longer ours to prune.
+            Err(CallError::Agent(error)) => {
+                tracing::info!(container = %container.id, %error, "not pruned");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(ContainerPruneResponse {
+        containers_deleted: Some(deleted),
+        // Not measured.
+        space_reclaimed: Some(0),
+    }))
+}
+
+/// `POST /containers/{id}/wait`
+///
+/// The status goes out as soon as the wait is registered, so that a client can
+/// start the container and miss nothing; the result follows.
+pub(super) async fn wait(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let condition = match parameters.text("condition") {
+        None | Some("not-running") => WaitCondition::NotRunning,
+        Some("next-exit") => WaitCondition::NextExit,
+        Some("removed") => WaitCondition::Removed,
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "invalid condition: {other:?}"
+            )));
+        }
+    };
+    let request = ContainerWait {
+        container,
+        condition,
+    };
+    let ((), mut guest) = context.agent.open(request).await?;
+    let result = stream::once(async move {
+        let result: WaitResult = match frame::read::<_, WaitResult>(&mut guest).await {
+            Ok(result) => result,
+            Err(error) => WaitResult {
+                exit_code: -1,
+                error: Some(format!("the machine went away: {error}")),
+            },
+        };
+        let body = ContainerWaitResponse {
+            status_code: result.exit_code,
+            error: result.error.map(|message| ContainerWaitExitError {
+                message: Some(message),
+            }),
+        };
+        serde_json::to_vec(&body).map(Bytes::from)
+    });
+    Ok((
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(result),
+    )
+        .into_response())
+}

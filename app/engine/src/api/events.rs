@@ -1,0 +1,191 @@
+//! `GET /events`: what happens in the machine, one JSON object a line.
+
+use std::{io, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use guest_protocol::{container::Event, frame, methods::Events};
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, time::Instant};
+
+use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
+
+const FILTERS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+/// `GET /events`
+///
+/// The past is not kept: `since` yields nothing of it. `until` ends the stream.
+pub(super) async fn stream(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let filters = parameters.filters()?;
+    filters.allow(FILTERS).map_err(ApiError::bad_request)?;
+    let until = parameters
+        .text("until")
+        .map(|until| times::parse(until).map_err(ApiError::bad_request))
+        .transpose()?;
+    let deadline = until.map(|until| {
+        let left = u64::try_from(until - times::now()).unwrap_or(0);
+        Instant::now() + Duration::from_nanos(left)
+    });
+    let ((), guest) = context.agent.open(Events {}).await?;
+    let lines = stream::unfold((guest, filters, deadline), next_line);
+    Ok((
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(lines),
+    )
+        .into_response())
+}
+
+type Following = (UnixStream, Filters, Option<Instant>);
+
+/// The next event that is wanted; ends with the machine or at the deadline.
+async fn next_line(
+    (mut guest, filters, deadline): Following,
+) -> Option<(io::Result<Bytes>, Following)> {
+    loop {
+        let read = frame::read::<_, Event>(&mut guest);
+        let event = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, read).await.ok()?,
+            None => read.await,
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::info!(%error, "events ended");
+                return None;
+            }
+        };
+        if includes(&filters, &event) {
+            let line = format!("{}\n", message(&event));
+            return Some((Ok(line.into()), (guest, filters, deadline)));
+        }
+    }
+}
+
+/// An event in Docker's shape, with the fields that older clients look for.
+fn message(event: &Event) -> Value {
+    let mut message = json!({
+        "Type": event.kind,
+        "Action": event.action,
+        "Actor": {"ID": event.id, "Attributes": event.attributes},
+        "scope": "local",
+        "time": event.time / 1_000_000_000,
+        "timeNano": event.time,
+    });
+    if event.kind == "container" || event.kind == "image" {
+        message["status"] = json!(event.action);
+        message["id"] = json!(event.id);
+    }
+    if event.kind == "container"
+        && let Some(image) = event.attributes.get("image")
+    {
+        message["from"] = json!(image);
+    }
+    message
+}
+
+fn includes(filters: &Filters, event: &Event) -> bool {
+    let named = |key: &str| {
+        filters.get(key).is_empty()
+            || (event.kind == key
+                && filters.any(key, |wanted| {
+                    event.id.starts_with(wanted.as_str())
+                        || event.attributes.get("name") == Some(wanted)
+                }))
+    };
+    // A container's image counts for `image`, too.
+    let image = filters.any("image", |wanted| {
+        let name = match event.kind.as_str() {
+            "image" => event.attributes.get("name"),
+            _ => event.attributes.get("image"),
+        };
+        event.id == *wanted
+            || name.is_some_and(|name| name == wanted || name.split(':').next() == Some(wanted))
+    });
+    let others = [
+        "config", "daemon", "network", "node", "plugin", "secret", "service", "volume",
+    ];
+    let attributes = event.attributes.clone().into_iter().collect();
+    filters.exact("type", &event.kind)
+        && filters.exact("scope", "local")
+        && filters.any("event", |wanted| {
+            event.action == *wanted || event.action.split(':').next() == Some(wanted)
+        })
+        && named("container")
+        && image
+        && others.into_iter().all(named)
+        && filters.labels(&attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            kind: "container".into(),
+            action: "exec_create: sh".into(),
+            id: "abcdef".into(),
+            attributes: [("name", "web"), ("image", "busybox:1"), ("tier", "front")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            time: 5_000_000_007,
+        }
+    }
+
+    #[test]
+    fn filters_select_events() {
+        let selects = |json: &str| includes(&Filters::parse(json).unwrap(), &event());
+        for json in [
+            "{}",
+            r#"{"type":["container"]}"#,
+            r#"{"event":["exec_create","die"]}"#,
+            r#"{"container":["web"]}"#,
+            r#"{"container":["abc"]}"#,
+            r#"{"image":["busybox"]}"#,
+            r#"{"label":["tier=front"]}"#,
+        ] {
+            assert!(selects(json), "{json}");
+        }
+        for json in [
+            r#"{"type":["image"]}"#,
+            r#"{"event":["die"]}"#,
+            r#"{"container":["db"]}"#,
+            r#"{"volume":["v"]}"#,
+            r#"{"label":["tier=back"]}"#,
+        ] {
+            assert!(!selects(json), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_docker_s_shape() {
+        let message = message(&event());
+        assert_eq!(message["time"], 5);
+        assert_eq!(message["timeNano"], 5_000_000_007_i64);
+        assert_eq!(message["from"], "busybox:1");
+        assert_eq!(message["Actor"]["Attributes"]["name"], "web");
+    }
+}

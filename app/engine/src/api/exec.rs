@@ -1,0 +1,202 @@
+//! Commands run in running containers.
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use guest_protocol::{
+    ErrorKind,
+    container::ExecConfig,
+    docker::{ExecInspectResponse, ProcessConfig},
+    methods::{ExecCreate, ExecInspect, ExecResize, ExecStart},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    ApiError, Context,
+    hijack::{Hijack, stdio_type},
+    parameters::{self, Parameters},
+};
+use crate::agent::CallError;
+
+/// `ExecConfig` of the API.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct ExecBody {
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+    detach_keys: Option<String>,
+    env: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    privileged: bool,
+    user: Option<String>,
+    working_dir: Option<String>,
+}
+
+impl From<ExecBody> for ExecConfig {
+    fn from(body: ExecBody) -> Self {
+        Self {
+            attach_stdin: body.attach_stdin,
+            attach_stdout: body.attach_stdout,
+            attach_stderr: body.attach_stderr,
+            tty: body.tty,
+            console_size: known_size(body.console_size),
+            detach_keys: body.detach_keys.unwrap_or_default(),
+            env: body.env.unwrap_or_default(),
+            cmd: body.cmd.unwrap_or_default(),
+            privileged: body.privileged,
+            user: body.user.unwrap_or_default(),
+            working_dir: body.working_dir.unwrap_or_default(),
+        }
+    }
+}
+
+/// Clients without a terminal send 0 by 0.
+fn known_size(size: Option<[u16; 2]>) -> Option<[u16; 2]> {
+    size.filter(|size| *size != [0, 0])
+}
+
+/// `POST /containers/{id}/exec`
+pub(super) async fn create(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let config: ExecConfig = parameters::json::<ExecBody>(&body)?.into();
+    if config.cmd.is_empty() {
+        return Err(ApiError::bad_request("No exec command specified"));
+    }
+    let created = context.agent.call(ExecCreate { container, config }).await?;
+    Ok((StatusCode::CREATED, Json(json!({"Id": created.id}))).into_response())
+}
+
+/// `POST /exec/{id}/start`
+pub(super) async fn start(
+    State(context): State<Context>,
+    Path(exec): Path<String>,
+    parameters: Parameters,
+    hijack: Hijack,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    struct StartBody {
+        detach: bool,
+        tty: bool,
+        console_size: Option<[u16; 2]>,
+    }
+    let body: StartBody = parameters::json(&body)?;
+    let request = ExecStart {
+        exec,
+        detach: body.detach,
+        console_size: known_size(body.console_size),
+    };
+    match context.agent.open(request).await {
+        Ok(_) if body.detach => Ok(StatusCode::OK.into_response()),
+        Ok((attached, guest)) => {
+            let content_type = stdio_type(attached.tty, parameters.version);
+            Ok(hijack.join(Body::empty(), guest, content_type))
+        }
+        // As Docker does: the message is the command's output, and clients find
+        // 126 or 127 as its exit code.
+        Err(CallError::Agent(error))
+            if !body.detach
+                && matches!(
+                    error.kind,
+                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+                ) =>
+        {
+            let text = format!("{}\r\n", error.message);
+            let text = if body.tty {
+                text.into()
+            } else {
+                stdout_frame(&text)
+            };
+            Ok(hijack.join_text(text, stdio_type(body.tty, parameters.version)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `text` as one frame of Docker's multiplexed stream.
+fn stdout_frame(text: &str) -> Bytes {
+    let mut frame = vec![1, 0, 0, 0];
+    frame.extend_from_slice(&(text.len() as u32).to_be_bytes());
+    frame.extend_from_slice(text.as_bytes());
+    frame.into()
+}
+
+/// `POST /exec/{id}/resize`
+pub(super) async fn resize(
+    State(context): State<Context>,
+    Path(exec): Path<String>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let height = parameters.required("h")?;
+    let width = parameters.required("w")?;
+    let request = ExecResize {
+        exec,
+        height,
+        width,
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `GET /exec/{id}/json`
+pub(super) async fn inspect(
+    State(context): State<Context>,
+    Path(exec): Path<String>,
+) -> Result<Json<ExecInspectResponse>, ApiError> {
+    let exec = context.agent.call(ExecInspect { exec }).await?;
+    let config = exec.config;
+    let mut command = config.cmd.into_iter();
+    Ok(Json(ExecInspectResponse {
+        can_remove: Some(false),
+        detach_keys: Some(config.detach_keys),
+        id: Some(exec.id),
+        running: Some(exec.running),
+        exit_code: exec.exit_code,
+        process_config: Some(ProcessConfig {
+            privileged: Some(config.privileged),
+            user: Some(config.user),
+            tty: Some(config.tty),
+            entrypoint: command.next(),
+            arguments: Some(command.collect()),
+        }),
+        open_stdin: Some(config.attach_stdin),
+        open_stderr: Some(config.attach_stderr),
+        open_stdout: Some(config.attach_stdout),
+        container_id: Some(exec.container_id),
+        pid: Some(i64::from(exec.pid)),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_exec_is_read() {
+        let body = br#"{"User":"","Privileged":false,"Tty":true,"ConsoleSize":[24,80],
+            "AttachStdin":true,"AttachStderr":true,"AttachStdout":true,"DetachKeys":"",
+            "Env":null,"WorkingDir":"","Cmd":["sh","-c","id"]}"#;
+        let body: ExecBody = parameters::json(&Bytes::from_static(body)).unwrap();
+        let config = ExecConfig::from(body);
+        assert_eq!(config.cmd, ["sh", "-c", "id"]);
+        assert_eq!(config.console_size, Some([24, 80]));
+        assert!(config.attach_stdin && config.tty && config.env.is_empty());
+    }
+
+    #[test]
+    fn a_message_is_framed_as_output() {
+        assert_eq!(&stdout_frame("ab")[..], b"\x01\0\0\0\0\0\0\x02ab");
+    }
+}

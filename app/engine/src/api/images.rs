@@ -1,0 +1,391 @@
+//! Images: pull, list, tag, remove.
+
+use std::collections::HashSet;
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use guest_protocol::{
+    docker::{ImageDeleteResponseItem, ImageSummary},
+    image::{Image, Removed},
+    methods::{ContainerList, ImageInspect, ImageList, ImageRemove, ImageTag},
+    reference::Reference,
+};
+use serde_json::{Value, json};
+
+use super::{ApiError, Context, auth, image_view, parameters::Parameters, times, unknown};
+use crate::{
+    agent::CallError,
+    images::{Progress, error_line, import_starter, is_starter, pull, pull_all_tags},
+    registry::Platform,
+};
+
+/// `GET /images/json`
+pub(super) async fn list(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Json<Vec<ImageSummary>>, ApiError> {
+    let filters = parameters.filters()?;
+    filters
+        .allow(&[
+            "before",
+            "dangling",
+            "label",
+            "label!",
+            "reference",
+            "since",
+            "until",
+        ])
+        .map_err(ApiError::bad_request)?;
+    let dangling = filters.flag("dangling").map_err(ApiError::bad_request)?;
+    let images = context.agent.call(ImageList {}).await?;
+    let created_of = |key: &str| -> Result<Option<i64>, ApiError> {
+        let Some(wanted) = filters.get(key).first() else {
+            return Ok(None);
+        };
+        find(&images, wanted)
+            .map(|image| Some(image_view::created(image)))
+            .ok_or_else(|| ApiError::not_found(format!("No such image: {wanted}")))
+    };
+    let (before, since) = (created_of("before")?, created_of("since")?);
+    let until = filters
+        .get("until")
+        .first()
+        .map(|until| times::parse(until).map_err(ApiError::bad_request))
+        .transpose()?;
+    let mut summaries: Vec<_> = images
+        .iter()
+        .filter(|image| dangling.is_none_or(|dangling| image.repo_tags.is_empty() == dangling))
+        .filter(|image| filters.labels(&image_view::labels(image)))
+        .filter(|image| {
+            filters.any("reference", |pattern| {
+                image
+                    .repo_tags
+                    .iter()
+                    .any(|tag| matches_pattern(pattern, tag))
+            })
+        })
+        .map(|image| image_view::summary(image, parameters.version))
+        .filter(|image| before.is_none_or(|time| image.created < time))
+        .filter(|image| since.is_none_or(|time| image.created > time))
+        .filter(|image| until.is_none_or(|time| image.created <= time / 1_000_000_000))
+        .collect();
+    summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
+    Ok(Json(summaries))
+}
+
+fn find<'a>(images: &'a [Image], wanted: &str) -> Option<&'a Image> {
+    let name = Reference::parse(wanted).map(|name| name.or_latest().to_string());
+    images.iter().find(|image| {
+        let hex = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+        hex.starts_with(wanted)
+            || image.id == wanted
+            || name.as_ref().is_ok_and(|name| {
+                image.repo_tags.contains(name) || image.repo_digests.contains(name)
+            })
+    })
+}
+
+/// Whether a tag fits a pattern with `*` and `?`, neither of which stands for a
+/// slash; a pattern without a tag fits all tags.
+fn matches_pattern(pattern: &str, tag: &str) -> bool {
+    let name = match tag.rsplit_once(':') {
+        Some((name, version)) if !version.contains('/') => name,
+        _ => tag,
+    };
+    glob(pattern.as_bytes(), tag.as_bytes()) || glob(pattern.as_bytes(), name.as_bytes())
+}
+
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // The usual two cursors: linear but for the last star, no recursion.
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+                continue;
+            }
+            Some(b'?') if text[t] != b'/' => {
+                p += 1;
+                t += 1;
+                continue;
+            }
+            Some(byte) if *byte == text[t] => {
+                p += 1;
+                t += 1;
+                continue;
+            }
+            _ => {}
+        }
+        match star {
+            Some((star_p, star_t)) if text[star_t] != b'/' => {
+                star = Some((star_p, star_t + 1));
+                p = star_p + 1;
+                t = star_t + 1;
+            }
+            _ => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// `POST /images/create`: a pull, with its progress as the body.
+///
+/// What fails before there is progress is an HTTP error, afterwards a last line.
+pub(super) async fn create(
+    State(context): State<Context>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if parameters.text("fromSrc").is_some() {
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "importing an image from an archive is not implemented",
+        ));
+    }
+    let name = parameters
+        .text("fromImage")
+        .ok_or_else(|| ApiError::bad_request("parameter fromImage is missing"))?;
+    let invalid = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+    let mut reference = Reference::parse(name).map_err(|error| invalid(&error))?;
+    if let Some(version) = parameters.text("tag") {
+        reference = reference
+            .with_version(version)
+            .map_err(|error| invalid(&error))?;
+    }
+    let platform = parameters
+        .text("platform")
+        .map(|text| Platform::parse(text).map_err(ApiError::bad_request))
+        .transpose()?;
+    let starter = context.starter.filter(|_| is_starter(&reference));
+    let credentials = match starter {
+        Some(_) => None,
+        None => Some(auth::for_registry(&headers, reference.domain()).await?),
+    };
+    let (progress, mut lines) = Progress::channel();
+    let task = tokio::spawn(async move {
+        let agent = &context.agent;
+        let platform = platform.as_ref();
+        let work = async {
+            match (starter, credentials) {
+                (Some(layout), _) => import_starter(agent, layout, &progress).await,
+                (None, None) => Ok(()),
+                (None, Some(credentials))
+                    if reference.tag().is_none() && reference.digest().is_none() =>
+                {
+                    pull_all_tags(agent, &reference, platform, credentials, &progress).await
+                }
+                (None, Some(credentials)) => {
+                    pull(agent, &reference, platform, credentials, &progress).await
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            () = progress.gone() => Ok(()),
+        }
+    });
+    let Some(first) = lines.recv().await else {
+        return match task.await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => Ok(StatusCode::OK.into_response()),
+            Err(error) => Err(ApiError::internal(format!("the pull failed: {error}"))),
+        };
+    };
+    let rest = stream::unfold(lines, |mut lines| async move {
+        lines.recv().await.map(|line| (line, lines))
+    });
+    let last = stream::once(async move {
+        match task.await {
+            Ok(Ok(())) => Bytes::new(),
+            Ok(Err(error)) => error_line(&error.to_string()),
+            Err(error) => error_line(&format!("the pull failed: {error}")),
+        }
+    });
+    let body = stream::once(async { first })
+        .chain(rest)
+        .chain(last)
+        .map(Ok::<_, std::convert::Infallible>);
+    Ok((
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(body),
+    )
+        .into_response())
+}
+
+/// `GET /images/{name}/json` and `/history`
+pub(super) async fn get(
+    State(context): State<Context>,
+    Path(path): Path<String>,
+    parameters: Parameters,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let inspect = async |reference: &str| {
+        let reference = reference.to_owned();
+        context.agent.call(ImageInspect { reference }).await
+    };
+    if let Some(name) = path.strip_suffix("/json") {
+        let image = inspect(name).await?;
+        return Ok(Json(image_view::inspect(image, parameters.version)).into_response());
+    }
+    if let Some(name) = path.strip_suffix("/history") {
+        return Ok(Json(image_view::history(&inspect(name).await?)).into_response());
+    }
+    Err(unknown::error("GET", &uri))
+}
+
+/// `POST /images/{name}/tag`
+pub(super) async fn post(
+    State(context): State<Context>,
+    Path(path): Path<String>,
+    parameters: Parameters,
+    uri: Uri,
+) -> Result<StatusCode, ApiError> {
+    let Some(name) = path.strip_suffix("/tag") else {
+        return Err(unknown::error("POST", &uri));
+    };
+    let repository = parameters
+        .text("repo")
+        .ok_or_else(|| ApiError::bad_request("parameter repo is missing"))?;
+    let mut target =
+        Reference::parse(repository).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if target.digest().is_some() {
+        return Err(ApiError::bad_request(
+            "refusing to create a tag with a digest reference",
+        ));
+    }
+    if let Some(tag) = parameters.text("tag") {
+        target = target
+            .with_version(tag)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    }
+    let request = ImageTag {
+        reference: name.to_owned(),
+        name: target.or_latest().to_string(),
+    };
+    context.agent.call(request).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// `DELETE /images/{name}`
+pub(super) async fn remove(
+    State(context): State<Context>,
+    Path(reference): Path<String>,
+    parameters: Parameters,
+) -> Result<Json<Vec<ImageDeleteResponseItem>>, ApiError> {
+    let force = parameters.flag("force");
+    let removed = context.agent.call(ImageRemove { reference, force }).await?;
+    Ok(Json(removed.into_iter().map(item).collect()))
+}
+
+fn item(removed: Removed) -> ImageDeleteResponseItem {
+    let (untagged, deleted) = match removed {
+        Removed::Untagged(name) => (Some(name), None),
+        Removed::Deleted(id) => (None, Some(id)),
+    };
+    ImageDeleteResponseItem { untagged, deleted }
+}
+
+/// `POST /images/prune`
+pub(super) async fn prune(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    let filters = parameters.filters()?;
+    filters
+        .allow(&["dangling", "label", "label!", "until"])
+        .map_err(ApiError::bad_request)?;
+    let only_dangling = filters
+        .flag("dangling")
+        .map_err(ApiError::bad_request)?
+        .unwrap_or(true);
+    let until = filters
+        .get("until")
+        .first()
+        .map(|until| times::parse(until).map_err(ApiError::bad_request))
+        .transpose()?;
+    let containers = context.agent.call(ContainerList {}).await?;
+    let used: HashSet<_> = containers.into_iter().map(|c| c.image_id).collect();
+    let mut deleted = Vec::new();
+    let mut reclaimed = 0;
+    for image in context.agent.call(ImageList {}).await? {
+        if used.contains(&image.id)
+            || (only_dangling && !image.repo_tags.is_empty())
+            || until.is_some_and(|until| image_view::created(&image) > until / 1_000_000_000)
+            || !filters.labels(&image_view::labels(&image))
+        {
+            continue;
+        }
+        // By each of its names, so that nothing is forced.
+        let names = if image.repo_tags.is_empty() {
+            vec![image.id.clone()]
+        } else {
+            image.repo_tags.clone()
+        };
+        for reference in names {
+            match context
+                .agent
+                .call(ImageRemove {
+                    reference,
+                    force: false,
+                })
+                .await
+            {
+                Ok(removed) => {
+                    if removed.contains(&Removed::Deleted(image.id.clone())) {
+                        reclaimed += image.size;
+                    }
+                    deleted.extend(removed.into_iter().map(item));
+                }
+                // In use by now.
+                Err(CallError::Agent(error)) => {
+                    tracing::info!(image = %image.id, %error, "not pruned");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(Json(
+        json!({"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn patterns_match_names_with_and_without_tags() {
+        for (pattern, tag, expected) in [
+            ("busybox", "busybox:latest", true),
+            ("busybox:latest", "busybox:latest", true),
+            ("busy*", "busybox:latest", true),
+            ("*:1.?", "busybox:1.2", true),
+            ("*", "a/b:latest", false),
+            ("*/*", "a/b:latest", true),
+            ("localhost:5000/*", "localhost:5000/a:b", true),
+            ("busybo", "busybox:latest", false),
+        ] {
+            assert_eq!(matches_pattern(pattern, tag), expected, "{pattern} {tag}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_pattern_ends(pattern in "[ab*?/]{0,20}", text in "[ab/]{0,20}") {
+            let found = glob(pattern.as_bytes(), text.as_bytes());
+            if !pattern.contains(['*', '?']) {
+                prop_assert_eq!(found, pattern == text);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The Docker Engine API and, under `/dctl/`, what we add to it.
+//!
+//! Each module holds the handlers of one kind of object; what they know of it
+//! comes from the agent with each request. Nothing here outlives its request.
+
+mod attach;
+mod auth;
+mod container_list;
+mod container_view;
+mod containers;
+mod error;
+mod events;
+mod exec;
+mod filters;
+mod hijack;
+mod image_view;
+mod images;
+mod machine;
+mod networks;
+mod parameters;
+mod system;
+mod times;
+mod unknown;
+mod version;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{delete, get, post},
+};
+
+use crate::agent::Agent;
+
+pub(crate) use error::ApiError;
+pub(crate) use version::{MAX_VERSION, negotiate};
+
+/// The largest body of a request, in bytes. Configurations are all that is sent.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// What handlers need.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// The agent in the machine.
+    pub(crate) agent: Arc<Agent>,
+    /// The starter image's layout, if this binary has one.
+    pub(crate) starter: Option<&'static [u8]>,
+    /// Ends the engine when told to.
+    pub(crate) shutdown: Arc<tokio::sync::Notify>,
+}
+
+/// All routes, without version prefix: see [`negotiate`].
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .merge(system_routes())
+        .merge(container_routes())
+        .merge(image_routes())
+        .merge(machine_routes())
+        .fallback(unknown::endpoint)
+        .method_not_allowed_fallback(unknown::endpoint)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(context)
+}
+
+fn system_routes() -> Router<Context> {
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/auth", post(auth::check))
+        .route("/events", get(events::stream))
+        .route("/networks", get(networks::list_networks))
+        .route("/networks/{name}", get(networks::inspect_network))
+        .route("/volumes", get(networks::list_volumes))
+        .route("/volumes/{name}", get(networks::inspect_volume))
+}
+
+fn container_routes() -> Router<Context> {
+    Router::new()
+        .route("/containers/json", get(container_list::list))
+        .route("/containers/create", post(containers::create))
+        .route("/containers/prune", post(containers::prune))
+        .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/json", get(container_view::inspect))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/wait", post(containers::wait))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/logs", get(attach::logs))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
+}
+
+fn image_routes() -> Router<Context> {
+    Router::new()
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(images::create))
+        .route("/images/prune", post(images::prune))
+        // Names have slashes: what follows them is told apart by the handler.
+        .route(
+            "/images/{*name}",
+            get(images::get).post(images::post).delete(images::remove),
+        )
+}
+
+fn machine_routes() -> Router<Context> {
+    Router::new()
+        .route(
+            "/dctl/machine",
+            get(machine::status).delete(machine::remove),
+        )
+        .route("/dctl/machine/start", post(machine::start))
+        .route("/dctl/machine/stop", post(machine::stop))
+        .route("/dctl/machine/restart", post(machine::restart))
+        .route("/dctl/machine/logs", get(machine::logs))
+        .route("/dctl/machine/shell", post(machine::shell))
+        .route("/dctl/engine/stop", post(machine::stop_engine))
+}

@@ -1,0 +1,73 @@
+//! Requests that are not served: which of them Docker would serve, and which
+//! nobody does.
+
+use axum::http::{Method, StatusCode, Uri};
+
+use super::ApiError;
+
+/// First parts of paths of the Docker Engine API.
+const DOCKERS: &[&str] = &[
+    "auth",
+    "build",
+    "commit",
+    "configs",
+    "containers",
+    "distribution",
+    "events",
+    "exec",
+    "grpc",
+    "images",
+    "info",
+    "networks",
+    "nodes",
+    "plugins",
+    "secrets",
+    "services",
+    "session",
+    "swarm",
+    "system",
+    "tasks",
+    "volumes",
+];
+
+/// The fallback of all routes.
+pub(super) async fn endpoint(method: Method, uri: Uri) -> ApiError {
+    error(method.as_str(), &uri)
+}
+
+/// What to answer to a request that is not served.
+pub(super) fn error(method: &str, uri: &Uri) -> ApiError {
+    let path = uri.path();
+    let first = path.split('/').nth(1).unwrap_or_default();
+    match first {
+        // `docker inspect` asks for one of these last, and goes by the status.
+        "plugins" if method == "GET" => ApiError::not_found(format!("{path}: no such plugin")),
+        "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("This node is not a swarm manager: {method} {path} is not available"),
+        ),
+        first if DOCKERS.contains(&first) => ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("not implemented by dctl: {method} {path}"),
+        ),
+        _ => ApiError::not_found(format!("page not found: {method} {path}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_docker_has_is_told_from_what_nobody_has() {
+        let status = |method: &str, path: &'static str| {
+            error(method, &Uri::from_static(path)).status.as_u16()
+        };
+        assert_eq!(status("POST", "/containers/x/pause"), 501);
+        assert_eq!(status("POST", "/swarm/init"), 503);
+        assert_eq!(status("GET", "/plugins/x/json"), 404);
+        assert_eq!(status("GET", "/nothing"), 404);
+        let message = error("POST", &Uri::from_static("/build?t=x")).message;
+        assert_eq!(message, "not implemented by dctl: POST /build");
+    }
+}

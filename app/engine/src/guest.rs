@@ -1,0 +1,73 @@
+//! What the engine needs of a machine: that it runs, a connection to its agent,
+//! and its life cycle. [`dctl_machine::Machine`] is the one that users have;
+//! tests put an agent on a unix socket in its place.
+
+use std::time::Duration;
+
+use dctl_machine::{Error, Machine, Stage};
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// How long a guest may take to stop its containers and power off.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A machine, as the engine sees it.
+pub(crate) trait Guest: Send + Sync + 'static {
+    /// Boots it if it does not run; callers at the same time share one boot.
+    fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// Connects to a vsock port of the guest.
+    fn connect(&self, port: u32) -> BoxFuture<'_, Result<UnixStream, Error>>;
+    /// Whether its agent answers, as far as can be told without booting it.
+    fn is_running(&self) -> BoxFuture<'_, bool>;
+    /// What it is and how it does, for `GET /dctl/machine`.
+    fn status(&self) -> BoxFuture<'_, Result<Value, Error>>;
+    /// What the guest wrote to its console last.
+    fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>>;
+    /// Powers it off; fine when it is off.
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// Removes its disk and settings. It must be off.
+    fn remove(&self) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+impl Guest for Machine {
+    fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::ensure_running(self).boxed()
+    }
+
+    fn connect(&self, port: u32) -> BoxFuture<'_, Result<UnixStream, Error>> {
+        Machine::connect(self, port).boxed()
+    }
+
+    fn is_running(&self) -> BoxFuture<'_, bool> {
+        async {
+            if *self.stages().borrow() == Stage::Running {
+                return true;
+            }
+            // An earlier engine may have booted it.
+            let status = Machine::status(self).await;
+            status.is_ok_and(|status| status.state == dctl_machine::RunState::Running)
+        }
+        .boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Value, Error>> {
+        async {
+            let status = Machine::status(self).await?;
+            serde_json::to_value(status).map_err(|error| Error::Monitor(error.to_string()))
+        }
+        .boxed()
+    }
+
+    fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>> {
+        Machine::console_log(self).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::stop(self, STOP_TIMEOUT).boxed()
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::remove(self).boxed()
+    }
+}
