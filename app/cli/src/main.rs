@@ -1,2 +1,31 @@
-//! Placeholder.
-fn main() {}
+//! The `dctl` command line: a client of the engine, and the door to the hidden
+//! parts of dctl that run as processes of their own (`engine`, `vmm`, `qemu`).
+//!
+//! [`commands`] holds one module for each command; they parse with [`options`],
+//! talk through [`client`], carry stdio with [`session`] and show with [`output`]
+//! and [`template`]. No container or image logic lives here: what a command does
+//! is the engine's business.
+
+mod client;
+mod commands;
+mod failure;
+mod launcher;
+mod options;
+mod output;
+mod session;
+mod template;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    session::terminal::restore_on_panic();
+    match commands::main(std::env::args_os()) {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                failure::note(message);
+            }
+            failure.into()
+        }
+    }
+}

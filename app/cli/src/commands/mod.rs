@@ -1,0 +1,364 @@
+//! The commands: one module for each, or for a few that belong together. This one
+//! parses the command line and calls them.
+
+mod container;
+mod container_options;
+mod exec;
+mod help;
+mod host;
+mod images;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod machine;
+mod pull;
+mod run;
+mod system;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    client::Client,
+    failure::{ENGINE_FAILED, Failure},
+    launcher,
+};
+
+/// Containers in a micro-VM of your own
+#[derive(Debug, Parser)]
+#[command(
+    name = "dctl",
+    version,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    /// Say what dctl does on standard error
+    #[arg(short = 'D', long, global = true, hide_short_help = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create and run a new container from an image
+    #[command(
+        disable_help_flag = true,
+        override_usage = "dctl run [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Run(Box<run::RunArguments>),
+    /// Execute a command in a running container
+    #[command(override_usage = "dctl exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+    Exec(exec::ExecArguments),
+    /// List containers
+    Ps(list::ListArguments),
+    /// Download an image from a registry
+    Pull(pull::PullArguments),
+    /// List images
+    Images(images::ImagesArguments),
+    /// Show the versions of all parts
+    Version(system::FormatArguments),
+    /// Display system-wide information
+    Info(system::FormatArguments),
+
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Manage the machine that containers run in
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// Manage dctl
+    #[command(subcommand)]
+    System(SystemCommand),
+
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(lifecycle::AttachArguments),
+    /// Generate completions for a shell
+    Completion(host::CompletionArguments),
+    /// Create a new container
+    #[command(
+        disable_help_flag = true,
+        override_usage = "dctl create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Create(Box<run::CreateArguments>),
+    /// Tell whether machines can run here, and what to do if not
+    Doctor(host::DoctorArguments),
+    /// Get real time events from the engine
+    Events(system::EventsArguments),
+    /// Return low-level information on containers and images
+    Inspect(inspect::InspectArguments),
+    /// Kill one or more running containers
+    Kill(lifecycle::KillArguments),
+    /// Fetch the logs of a container
+    Logs(logs::LogsArguments),
+    /// Rename a container
+    Rename(lifecycle::RenameArguments),
+    /// Restart one or more containers
+    Restart(lifecycle::StopArguments),
+    /// Remove one or more containers
+    #[command(visible_alias = "remove")]
+    Rm(lifecycle::RemoveArguments),
+    /// Remove one or more images
+    Rmi(images::RemoveArguments),
+    /// Start one or more stopped containers
+    Start(lifecycle::StartArguments),
+    /// Stop one or more running containers
+    Stop(lifecycle::StopArguments),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(images::TagArguments),
+    /// Display the running processes of a container
+    Top(lifecycle::TopArguments),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(lifecycle::Containers),
+
+    /// Serve the API
+    #[command(hide = true)]
+    Engine(host::EngineArguments),
+    /// Run a machine on KVM
+    #[command(hide = true, disable_help_flag = true)]
+    Vmm(host::RawArguments),
+    /// Run a machine on QEMU
+    #[command(hide = true, disable_help_flag = true)]
+    Qemu(host::RawArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerCommand {
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(lifecycle::AttachArguments),
+    /// Create a new container
+    #[command(
+        disable_help_flag = true,
+        override_usage = "dctl container create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Create(Box<run::CreateArguments>),
+    /// Execute a command in a running container
+    #[command(override_usage = "dctl container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+    Exec(exec::ExecArguments),
+    /// Display detailed information on one or more containers
+    Inspect(inspect::InspectArguments),
+    /// Kill one or more running containers
+    Kill(lifecycle::KillArguments),
+    /// Fetch the logs of a container
+    Logs(logs::LogsArguments),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(list::ListArguments),
+    /// Rename a container
+    Rename(lifecycle::RenameArguments),
+    /// Restart one or more containers
+    Restart(lifecycle::StopArguments),
+    /// Remove one or more containers
+    #[command(visible_alias = "remove")]
+    Rm(lifecycle::RemoveArguments),
+    /// Create and run a new container from an image
+    #[command(
+        disable_help_flag = true,
+        override_usage = "dctl container run [OPTIONS] IMAGE [COMMAND] [ARG...]"
+    )]
+    Run(Box<run::RunArguments>),
+    /// Start one or more stopped containers
+    Start(lifecycle::StartArguments),
+    /// Stop one or more running containers
+    Stop(lifecycle::StopArguments),
+    /// Display the running processes of a container
+    Top(lifecycle::TopArguments),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(lifecycle::Containers),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Display detailed information on one or more images
+    Inspect(inspect::InspectArguments),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(images::ImagesArguments),
+    /// Download an image from a registry
+    Pull(pull::PullArguments),
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(images::RemoveArguments),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(images::TagArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemCommand {
+    /// Get real time events from the engine
+    Events(system::EventsArguments),
+    /// Display system-wide information
+    Info(system::FormatArguments),
+}
+
+impl From<ContainerCommand> for Command {
+    fn from(command: ContainerCommand) -> Self {
+        match command {
+            ContainerCommand::Attach(arguments) => Self::Attach(arguments),
+            ContainerCommand::Create(arguments) => Self::Create(arguments),
+            ContainerCommand::Exec(arguments) => Self::Exec(arguments),
+            ContainerCommand::Inspect(arguments) => {
+                Self::Inspect(arguments.only(inspect::Kind::Container))
+            }
+            ContainerCommand::Kill(arguments) => Self::Kill(arguments),
+            ContainerCommand::Logs(arguments) => Self::Logs(arguments),
+            ContainerCommand::Ls(arguments) => Self::Ps(arguments),
+            ContainerCommand::Rename(arguments) => Self::Rename(arguments),
+            ContainerCommand::Restart(arguments) => Self::Restart(arguments),
+            ContainerCommand::Rm(arguments) => Self::Rm(arguments),
+            ContainerCommand::Run(arguments) => Self::Run(arguments),
+            ContainerCommand::Start(arguments) => Self::Start(arguments),
+            ContainerCommand::Stop(arguments) => Self::Stop(arguments),
+            ContainerCommand::Top(arguments) => Self::Top(arguments),
+            ContainerCommand::Wait(arguments) => Self::Wait(arguments),
+        }
+    }
+}
+
+impl From<ImageCommand> for Command {
+    fn from(command: ImageCommand) -> Self {
+        match command {
+            ImageCommand::Inspect(arguments) => Self::Inspect(arguments.only(inspect::Kind::Image)),
+            ImageCommand::Ls(arguments) => Self::Images(arguments),
+            ImageCommand::Pull(arguments) => Self::Pull(arguments),
+            ImageCommand::Rm(arguments) => Self::Rmi(arguments),
+            ImageCommand::Tag(arguments) => Self::Tag(arguments),
+        }
+    }
+}
+
+impl From<SystemCommand> for Command {
+    fn from(command: SystemCommand) -> Self {
+        match command {
+            SystemCommand::Events(arguments) => Self::Events(arguments),
+            SystemCommand::Info(arguments) => Self::Info(arguments),
+        }
+    }
+}
+
+/// How commands reach the engine.
+#[derive(Debug)]
+struct Environment;
+
+impl Environment {
+    /// The engine, started if need be.
+    async fn engine(&self) -> Result<Client, Failure> {
+        launcher::connect().await
+    }
+
+    /// The engine, with a machine that runs.
+    async fn machine(&self) -> Result<Client, Failure> {
+        let client = self.engine().await?;
+        machine::ensure_running(&client).await?;
+        Ok(client)
+    }
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure> {
+    let parsed = help::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match arguments.command {
+        Command::Engine(engine) => host::engine(&engine),
+        Command::Vmm(raw) => Ok(dctl_vmm::command::main(raw.arguments)),
+        Command::Qemu(raw) => Ok(dctl_machine::qemu_supervisor(raw.arguments)),
+        Command::Completion(completion) => {
+            host::completion(&completion).map(|()| ExitCode::SUCCESS)
+        }
+        command => {
+            log(arguments.debug);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::engine(format_args!("cannot start: {error}")))?;
+            let result = runtime.block_on(dispatch(&Environment, command));
+            // What still reads or writes has nothing to do with the result.
+            runtime.shutdown_background();
+            result.map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn dispatch(environment: &Environment, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Attach(arguments) => lifecycle::attach(environment, arguments).await,
+        Command::Container(command) => Box::pin(dispatch(environment, command.into())).await,
+        Command::Create(arguments) => run::create(environment, *arguments).await,
+        Command::Doctor(arguments) => host::doctor(arguments).await,
+        Command::Events(arguments) => system::events(environment, arguments).await,
+        Command::Exec(arguments) => exec::run(environment, arguments).await,
+        Command::Image(command) => Box::pin(dispatch(environment, command.into())).await,
+        Command::Images(arguments) => images::list(environment, arguments).await,
+        Command::Info(arguments) => system::info(environment, arguments).await,
+        Command::Inspect(arguments) => inspect::run(environment, arguments).await,
+        Command::Kill(arguments) => lifecycle::kill(environment, arguments).await,
+        Command::Logs(arguments) => logs::run(environment, arguments).await,
+        Command::Machine(command) => machine::run(environment, command).await,
+        Command::Ps(arguments) => list::run(environment, arguments).await,
+        Command::Pull(arguments) => pull::run(environment, arguments).await,
+        Command::Rename(arguments) => lifecycle::rename(environment, arguments).await,
+        Command::Restart(arguments) => {
+            lifecycle::stop_or_restart(environment, "restart", arguments).await
+        }
+        Command::Rm(arguments) => lifecycle::remove(environment, arguments).await,
+        Command::Rmi(arguments) => images::remove(environment, arguments).await,
+        Command::Run(arguments) => run::run(environment, *arguments).await,
+        Command::Start(arguments) => lifecycle::start(environment, arguments).await,
+        Command::Stop(arguments) => {
+            lifecycle::stop_or_restart(environment, "stop", arguments).await
+        }
+        Command::System(command) => Box::pin(dispatch(environment, command.into())).await,
+        Command::Tag(arguments) => images::tag(environment, arguments).await,
+        Command::Top(arguments) => lifecycle::top(environment, arguments).await,
+        Command::Version(arguments) => system::version(environment, arguments).await,
+        Command::Wait(arguments) => lifecycle::wait(environment, arguments).await,
+        Command::Completion(_) | Command::Engine(_) | Command::Vmm(_) | Command::Qemu(_) => Ok(()),
+    }
+}
+
+/// Help and version are answers, all else is a mistake: 1 when something is
+/// missing or no command at all, 125 otherwise, as Docker's client has it.
+fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
+    let code = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::MissingRequiredArgument
+        | ErrorKind::TooFewValues
+        | ErrorKind::TooManyValues
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::InvalidSubcommand => 1,
+        _ => ENGINE_FAILED,
+    };
+    if code == 0 {
+        crate::failure::print(error.render().ansi().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    crate::failure::note(error.render().to_string().trim_end());
+    Err(Failure::silent(code))
+}
+
+/// What `--debug` or `DCTL_LOG` ask for, on standard error.
+fn log(debug: bool) {
+    let filter = match std::env::var("DCTL_LOG") {
+        Ok(filter) if !filter.is_empty() => EnvFilter::new(filter),
+        _ if debug => EnvFilter::new("debug"),
+        _ => return,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

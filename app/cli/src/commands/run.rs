@@ -1,0 +1,269 @@
+//! `run` and `create`.
+
+use std::{fs, io::Write as _, path::Path};
+
+use bollard_stubs::models::ContainerCreateBody;
+use clap::Args;
+use serde::Deserialize;
+
+use super::{
+    Environment,
+    container::{self, ExitStatus},
+    container_options::{Attached, ContainerOptions, PullPolicy},
+    pull,
+};
+use crate::{
+    client::{Call, Client},
+    failure::{self, Failure},
+    options::{detach_keys::DetachKeys, reference::Reference},
+    session::{self, Outcome, Plan, terminal},
+};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Run the container in the background and print its ID
+    #[arg(short, long)]
+    detach: bool,
+    /// Override the key sequence for detaching a container
+    #[arg(long, value_name = "KEYS", value_parser = DetachKeys::parse)]
+    detach_keys: Option<DetachKeys>,
+    /// Proxy received signals to the process
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    #[command(flatten)]
+    options: ContainerOptions,
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArguments {
+    #[command(flatten)]
+    options: ContainerOptions,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Created {
+    id: String,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+/// `dctl create`.
+pub(crate) async fn create(
+    environment: &Environment,
+    arguments: CreateArguments,
+) -> Result<(), Failure> {
+    let options = &arguments.options;
+    let id = async {
+        let body = options.body(options.attached()?)?;
+        let client = environment.machine().await?;
+        create_container(&client, options, &body).await
+    }
+    .await
+    .map_err(|failure| failure.before_run("create"))?;
+    failure::print_line(id)
+}
+
+/// `dctl run`.
+pub(crate) async fn run(environment: &Environment, arguments: RunArguments) -> Result<(), Failure> {
+    let options = &arguments.options;
+    let fails = |failure: Failure| failure.before_run("run");
+    let attached = if arguments.detach {
+        if options.names_streams() {
+            return Err(fails(Failure::new(
+                "conflicting options: cannot specify both --attach and --detach",
+            )));
+        }
+        Attached::default()
+    } else {
+        options.attached().map_err(fails)?
+    };
+    if attached.stdin && options.tty && !terminal::stdin_is_terminal() {
+        return Err(Failure::new("the input device is not a TTY"));
+    }
+    let body = options.body(attached).map_err(fails)?;
+    let client = environment.machine().await.map_err(fails)?;
+    let id = create_container(&client, options, &body)
+        .await
+        .map_err(fails)?;
+    if attached.any() {
+        run_attached(&client, &id, &arguments, attached).await
+    } else {
+        container::start(&client, &id).await.map_err(fails)?;
+        failure::print_line(id)
+    }
+}
+
+/// Attaches before the start, so that no output is lost, and waits from before
+/// the start, so that no exit is missed.
+async fn run_attached(
+    client: &Client,
+    id: &str,
+    arguments: &RunArguments,
+    attached: Attached,
+) -> Result<(), Failure> {
+    let fails = |failure: Failure| failure.before_run("run");
+    let tty = arguments.options.tty;
+    let signals = container::signals(client, id, arguments.sig_proxy, tty).map_err(fails)?;
+    let hijacked = container::attach(client, id, attached, arguments.detach_keys.as_ref())
+        .await
+        .map_err(fails)?;
+    let condition = if arguments.options.remove {
+        "removed"
+    } else {
+        "next-exit"
+    };
+    let waiting = container::begin_wait(client, id, condition)
+        .await
+        .map_err(fails)?;
+    if let Err(failure) = container::start(client, id).await {
+        drop(hijacked);
+        if arguments.options.remove {
+            // The engine removes it after a start that failed; when that is done,
+            // its name is free again.
+            let _ = waiting.finish().await;
+        }
+        return Err(fails(failure));
+    }
+    if let Some(signals) = &signals {
+        signals.started();
+    }
+    let plan = Plan {
+        tty,
+        stdin: attached.stdin,
+        detach_keys: arguments.detach_keys.clone().unwrap_or_default(),
+        resize_path: container::path(id, "resize"),
+    };
+    match session::carry(client, hijacked, &plan, signals.as_ref()).await? {
+        Outcome::Closed => waiting.finish().await.and_then(ExitStatus::into_result),
+        Outcome::Detached => Ok(()),
+        Outcome::Signal(number) => Err(container::ended_by(number)),
+    }
+}
+
+/// Creates it, and pulls its image according to the policy.
+async fn create_container(
+    client: &Client,
+    options: &ContainerOptions,
+    body: &ContainerCreateBody,
+) -> Result<String, Failure> {
+    let reference = Reference::parse(options.image());
+    let id_file = options.cidfile.as_deref().map(IdFile::new).transpose()?;
+    if options.pull == PullPolicy::Always {
+        let reference = reference.as_ref().map_err(Clone::clone)?;
+        pull_image(client, options, reference).await?;
+    }
+    let call = Call::post("/containers/create")
+        .query_if("name", options.name.as_ref())
+        .query_if("platform", options.platform.as_ref())
+        .with_json(body)?;
+    let created: Created = match (client.json(&call).await, &reference) {
+        (Err(error), Ok(reference))
+            if error.is_not_found() && options.pull == PullPolicy::Missing =>
+        {
+            if !options.quiet {
+                failure::note(format_args!(
+                    "Unable to find image '{}' locally",
+                    reference.familiar()
+                ));
+            }
+            pull_image(client, options, reference).await?;
+            client.json(&call).await?
+        }
+        // It is not an id of an image either, then: say what is wrong with it.
+        (Err(error), Err(problem)) if error.is_not_found() => {
+            return Err(Failure::new(problem.clone()));
+        }
+        (result, _) => result?,
+    };
+    for warning in created.warnings.iter().flatten() {
+        failure::note(format_args!("WARNING: {warning}"));
+    }
+    if let Some(file) = id_file {
+        file.write(&created.id)?;
+    }
+    Ok(created.id)
+}
+
+async fn pull_image(
+    client: &Client,
+    options: &ContainerOptions,
+    reference: &Reference,
+) -> Result<(), Failure> {
+    // Standard output belongs to the container.
+    let output = if options.quiet {
+        pull::Output::None
+    } else {
+        pull::Output::Stderr
+    };
+    pull::pull(client, reference, options.platform.as_deref(), output).await
+}
+
+/// The file for a container's id: it must be new, and does not stay behind empty.
+struct IdFile<'a> {
+    path: &'a Path,
+    file: fs::File,
+    written: bool,
+}
+
+impl<'a> IdFile<'a> {
+    fn new(path: &'a Path) -> Result<Self, Failure> {
+        let file = fs::File::create_new(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                Failure::new(format!(
+                    "container ID file found, make sure the other container isn't running or delete {}",
+                    path.display()
+                ))
+            } else {
+                Failure::new(format!(
+                    "failed to create the container ID file {}: {error}",
+                    path.display()
+                ))
+            }
+        })?;
+        Ok(Self {
+            path,
+            file,
+            written: false,
+        })
+    }
+
+    fn write(mut self, id: &str) -> Result<(), Failure> {
+        self.file.write_all(id.as_bytes()).map_err(|error| {
+            Failure::new(format!(
+                "failed to write the container ID to {}: {error}",
+                self.path.display()
+            ))
+        })?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile<'_> {
+    fn drop(&mut self) {
+        if !self.written {
+            // Another client may have removed it.
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_file_is_new_and_never_left_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("id");
+        drop(IdFile::new(&path).unwrap());
+        assert!(!path.exists());
+        IdFile::new(&path).unwrap().write("abc").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "abc");
+        assert!(IdFile::new(&path).is_err());
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,206 @@
+//! `--format`: the part of Go's text/template that Docker's documentation uses,
+//! over JSON values.
+//!
+//! Text, fields, variables, pipes, parentheses, `if`, `with`, `range`, and the
+//! functions that Docker and Go offer for formatting. What is not supported is an
+//! error when the template is parsed, never silently something else.
+
+mod functions;
+mod lexer;
+mod parser;
+mod render;
+
+use serde_json::{Map, Value};
+
+use self::parser::Node;
+
+/// A parsed template.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    nodes: Vec<Node>,
+}
+
+impl Template {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// In words for the user: a syntax error, or something that is not supported.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        parser::parse(&lexer::lex(text)?)
+            .map(|nodes| Self { nodes })
+            .map_err(|problem| format!("failed to parse template: {problem}"))
+    }
+
+    /// Applies it to `value`. `labels` serve `.Label "name"`, the one method that
+    /// Docker's tables have.
+    ///
+    /// # Errors
+    /// In words for the user: a field that is not there, a function given what it
+    /// cannot take.
+    pub(crate) fn render(
+        &self,
+        value: &Value,
+        labels: Option<&Map<String, Value>>,
+    ) -> Result<String, String> {
+        render::render(&self.nodes, value, labels)
+            .map_err(|problem| format!("failed to execute template: {problem}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(template: &str, value: &Value) -> Result<String, String> {
+        Template::parse(template)?.render(value, None)
+    }
+
+    fn container() -> Value {
+        json!({
+            "Id": "abc",
+            "Name": "/web",
+            "State": { "Status": "running", "ExitCode": 0, "Running": true, "Health": null },
+            "Config": { "Env": ["A=1", "B=2"], "Labels": { "x.y": "z", "a": "b" } },
+            "Empty": [],
+            "Quote": "a\"<b>",
+        })
+    }
+
+    #[test]
+    fn what_users_write() {
+        let value = container();
+        for (template, expected) in [
+            ("{{.State.ExitCode}}", "0"),
+            ("{{ .Name }} is {{.State.Status}}", "/web is running"),
+            ("{{.ID}}", "abc"),
+            ("{{json .State.Running}}", "true"),
+            ("{{json .Config.Env}}", r#"["A=1","B=2"]"#),
+            ("{{.Config.Env}}", "[A=1 B=2]"),
+            ("{{.Config.Labels}}", "map[a:b x.y:z]"),
+            (r#"{{index .Config.Labels "x.y"}}"#, "z"),
+            (r#"{{index .Config.Labels "none"}}"#, ""),
+            ("{{index .Config.Env 1}}", "B=2"),
+            (r#"{{join .Config.Env ", "}}"#, "A=1, B=2"),
+            (r#"{{.Config.Env | len | printf "%d items"}}"#, "2 items"),
+            ("{{range .Config.Env}}{{println .}}{{end}}", "A=1\nB=2\n"),
+            (
+                "{{range $i, $e := .Config.Env}}{{if $i}},{{end}}{{$i}}:{{$e}}{{end}}",
+                "0:A=1,1:B=2",
+            ),
+            (
+                "{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}",
+                "a=b;x.y=z;",
+            ),
+            ("{{range .Empty}}x{{else}}none{{end}}", "none"),
+            (
+                "{{if .State.Health}}{{.State.Health.Status}}{{else}}no{{end}}",
+                "no",
+            ),
+            ("{{if .State.Nothing}}yes{{end}}", ""),
+            (
+                "{{if eq .State.Status \"exited\"}}1{{else if .State.Running}}2{{else}}3{{end}}",
+                "2",
+            ),
+            (
+                "{{with .State}}{{.Status}} {{$.Name}}{{end}}",
+                "running /web",
+            ),
+            ("a {{- .Name -}} b", "a/webb"),
+            ("{{/* nothing */}}x", "x"),
+            (
+                "{{upper .Name}}{{lower \"ABC\"}}{{title \"abc\"}}",
+                "/WEBabcAbc",
+            ),
+            ("{{(index .Config.Env 0)}}", "A=1"),
+            ("{{$x := .Name}}{{$x}}", "/web"),
+            ("{{and .State.Running (not .State.Health)}}", "true"),
+            ("{{or .State.Health .Name}}", "/web"),
+            ("{{ne 1 2}}{{lt 1 2}}{{ge 1 2}}", "truetruefalse"),
+            ("{{`raw`}}{{\"\\t\"}}|", "raw\t|"),
+            ("{{.State.Health}}", "<no value>"),
+            ("{{json .Quote}}", r#""a\"\u003cb\u003e""#),
+            ("{{len .Name}}", "4"),
+            ("{{slice .Name 1}}", "web"),
+            ("{{truncate .Name 2}}", "/w"),
+            ("{{pad .Name 1 2}}|", " /web  |"),
+            ("{{index (split .Name \"e\") 1}}", "b"),
+            ("{{.}}", ""),
+        ] {
+            if template == "{{.}}" {
+                assert!(render(template, &value).unwrap().starts_with("map[Config:"));
+            } else {
+                assert_eq!(
+                    render(template, &value).as_deref(),
+                    Ok(expected),
+                    "{template}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let value = container();
+        for (template, part) in [
+            ("{{.Nope}}", "no field .Nope"),
+            ("{{.State.Nope}}", "no field .State.Nope"),
+            ("{{.Name.First}}", "no field .Name.First"),
+            ("{{.Name", "unclosed action"),
+            ("{{if .Name}}", "unexpected end"),
+            ("{{end}}", "unexpected {{end}}"),
+            ("{{else}}", "unexpected {{else}}"),
+            ("{{nope .}}", "function \"nope\" is not supported"),
+            (
+                "{{template \"x\"}}",
+                "function \"template\" is not supported",
+            ),
+            ("{{$x}}", "undefined variable \"$x\""),
+            ("{{index .Config.Env 7}}", "out of range"),
+            ("{{len 3}}", "len"),
+            ("{{\"abc}}", "unterminated"),
+            ("{{range .Name}}{{end}}", "range"),
+            ("{{printf \"%x\" 1}}", "%x"),
+            ("{{}}", "missing value"),
+            ("{{. |}}", "missing value"),
+            ("{{.Name .Name}}", "not a function"),
+        ] {
+            let error = render(template, &value).unwrap_err();
+            assert!(error.contains(part), "{template}: {error}");
+        }
+    }
+
+    #[test]
+    fn labels_of_a_row() {
+        let labels = json!({ "a": "b" });
+        let template = Template::parse("{{.Label \"a\"}}{{.Label \"c\"}}").unwrap();
+        assert_eq!(
+            template.render(&json!({}), labels.as_object()).unwrap(),
+            "b"
+        );
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let deep = "{{if .}}".repeat(100_000);
+        assert!(Template::parse(&deep).is_err());
+        let deep = format!("{{{{{}", "(".repeat(100_000));
+        assert!(Template::parse(&format!("{deep}}}}}")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_template_is_rendered_or_refused(
+            text in r#"(\{\{-? ?|-?\}\}|[.$|()",:= ]|if|else|end|range|json|index|Name|State|[a-z0-9\\]){0,24}"#,
+        ) {
+            let _ = render(&text, &container());
+        }
+
+        #[test]
+        fn text_stays_as_it_is(text in "[^{]*") {
+            prop_assert_eq!(render(&text, &Value::Null), Ok(text));
+        }
+    }
+}

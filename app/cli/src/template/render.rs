@@ -1,0 +1,272 @@
+//! From tree and value to text.
+
+use serde_json::{Map, Value};
+
+use super::{
+    functions,
+    parser::{Node, Operand, Pipeline},
+};
+
+/// A value on its way through a template.
+#[derive(Debug, Clone)]
+pub(super) enum Datum {
+    /// There is one.
+    Present(Value),
+    /// A field that is not there: false in a condition, an error in print. Fields
+    /// that an engine leaves out when they are empty can be tested this way.
+    Missing(String),
+}
+
+impl Datum {
+    /// The value, or an error that names the field.
+    pub(super) fn required(self) -> Result<Value, String> {
+        match self {
+            Self::Present(value) => Ok(value),
+            Self::Missing(path) => Err(format!("there is no field {path}")),
+        }
+    }
+
+    /// Go's truth: not zero, not empty.
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Self::Missing(_) | Self::Present(Value::Null) => false,
+            Self::Present(Value::Bool(value)) => *value,
+            Self::Present(Value::Number(number)) => number.as_f64() != Some(0.0),
+            Self::Present(Value::String(text)) => !text.is_empty(),
+            Self::Present(Value::Array(items)) => !items.is_empty(),
+            Self::Present(Value::Object(fields)) => !fields.is_empty(),
+        }
+    }
+}
+
+/// Applies nodes to a value.
+pub(super) fn render(
+    nodes: &[Node],
+    root: &Value,
+    labels: Option<&Map<String, Value>>,
+) -> Result<String, String> {
+    let mut renderer = Renderer {
+        output: String::new(),
+        variables: vec![("$".to_owned(), root.clone())],
+        labels,
+    };
+    renderer.nodes(nodes, root)?;
+    Ok(renderer.output)
+}
+
+struct Renderer<'a> {
+    output: String,
+    /// Innermost last.
+    variables: Vec<(String, Value)>,
+    labels: Option<&'a Map<String, Value>>,
+}
+
+impl Renderer<'_> {
+    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
+        for node in nodes {
+            match node {
+                Node::Text(text) => self.output.push_str(text),
+                Node::Output(pipeline) => {
+                    let value = self.pipeline(pipeline, dot)?;
+                    if pipeline.declared.is_empty() {
+                        let text = functions::display(&value.required()?);
+                        self.output.push_str(&text);
+                    } else {
+                        self.declare(&pipeline.declared, &[value.required()?]);
+                    }
+                }
+                Node::If {
+                    condition,
+                    then,
+                    otherwise,
+                } => self.scope(|this| {
+                    let value = this.pipeline(condition, dot)?;
+                    let nodes = if value.is_true() { then } else { otherwise };
+                    this.declare_present(&condition.declared, value);
+                    this.nodes(nodes, dot)
+                })?,
+                Node::With {
+                    value,
+                    then,
+                    otherwise,
+                } => self.scope(|this| {
+                    let declared = &value.declared;
+                    let value = this.pipeline(value, dot)?;
+                    if !value.is_true() {
+                        return this.nodes(otherwise, dot);
+                    }
+                    let value = value.required()?;
+                    this.declare(declared, std::slice::from_ref(&value));
+                    this.nodes(then, &value)
+                })?,
+                Node::Range {
+                    over,
+                    each,
+                    otherwise,
+                } => self.range(over, each, otherwise, dot)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn range(
+        &mut self,
+        over: &Pipeline,
+        each: &[Node],
+        otherwise: &[Node],
+        dot: &Value,
+    ) -> Result<(), String> {
+        let elements: Vec<(Value, Value)> = match self.pipeline(over, dot)?.required()? {
+            Value::Null => Vec::new(),
+            Value::Array(items) => items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| (Value::from(index), item))
+                .collect(),
+            Value::Object(fields) => {
+                let mut fields: Vec<_> = fields.into_iter().collect();
+                fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (Value::from(name), value))
+                    .collect()
+            }
+            other => {
+                return Err(format!(
+                    "range can't iterate over {}",
+                    functions::display(&other)
+                ));
+            }
+        };
+        if elements.is_empty() {
+            return self.nodes(otherwise, dot);
+        }
+        for (key, value) in elements {
+            self.scope(|this| {
+                match over.declared.as_slice() {
+                    [only] => {
+                        this.declare(std::slice::from_ref(only), std::slice::from_ref(&value))
+                    }
+                    both => this.declare(both, &[key, value.clone()]),
+                }
+                this.nodes(each, &value)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs `inside`, then forgets the variables that it declared.
+    fn scope(
+        &mut self,
+        inside: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let outer = self.variables.len();
+        let result = inside(self);
+        self.variables.truncate(outer);
+        result
+    }
+
+    fn declare(&mut self, names: &[String], values: &[Value]) {
+        for (name, value) in names.iter().zip(values) {
+            self.variables.push((name.clone(), value.clone()));
+        }
+    }
+
+    fn declare_present(&mut self, names: &[String], value: Datum) {
+        if let Datum::Present(value) = value {
+            self.declare(names, std::slice::from_ref(&value));
+        }
+    }
+
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Datum, String> {
+        let mut value = None;
+        for command in &pipeline.commands {
+            value = Some(self.command(command, value, dot)?);
+        }
+        value.ok_or_else(|| "missing value for command".into())
+    }
+
+    fn command(
+        &mut self,
+        operands: &[Operand],
+        piped: Option<Datum>,
+        dot: &Value,
+    ) -> Result<Datum, String> {
+        let Some((first, rest)) = operands.split_first() else {
+            return Err("missing value for command".into());
+        };
+        let mut arguments = rest
+            .iter()
+            .map(|operand| self.operand(operand, dot))
+            .collect::<Result<Vec<_>, _>>()?;
+        arguments.extend(piped);
+        match first {
+            Operand::Function(name) => functions::call(name, arguments),
+            Operand::Field(path) if path == &["Label"] && arguments.len() == 1 => {
+                self.label(arguments)
+            }
+            value if arguments.is_empty() => self.operand(value, dot),
+            _ => Err("can't give an argument to what is not a function".into()),
+        }
+    }
+
+    fn label(&self, arguments: Vec<Datum>) -> Result<Datum, String> {
+        let labels = self.labels.ok_or("there is no field .Label")?;
+        let name = arguments
+            .into_iter()
+            .next()
+            .map(Datum::required)
+            .transpose()?;
+        let value = name
+            .as_ref()
+            .and_then(Value::as_str)
+            .and_then(|name| labels.get(name))
+            .cloned();
+        Ok(Datum::Present(value.unwrap_or_else(|| Value::from(""))))
+    }
+
+    fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Datum, String> {
+        match operand {
+            Operand::Constant(value) => Ok(Datum::Present(value.clone())),
+            Operand::Field(path) => Ok(follow(dot, path)),
+            Operand::Variable(name, path) => {
+                let (_, value) = self
+                    .variables
+                    .iter()
+                    .rfind(|(known, _)| known == name)
+                    .ok_or_else(|| format!("undefined variable \"{name}\""))?;
+                Ok(follow(value, path))
+            }
+            Operand::Function(name) => functions::call(name, Vec::new()),
+            Operand::Group(pipeline, path) => {
+                let value = self.pipeline(pipeline, dot)?;
+                if path.is_empty() {
+                    Ok(value)
+                } else {
+                    Ok(follow(&value.required()?, path))
+                }
+            }
+        }
+    }
+}
+
+/// Follows a path of fields. Names that differ only in case are found too:
+/// Docker's Go fields (`.ID`) and its JSON (`Id`) differ that way.
+fn follow(value: &Value, path: &[String]) -> Datum {
+    let mut value = value;
+    for (depth, name) in path.iter().enumerate() {
+        let found = value.as_object().and_then(|fields| {
+            fields.get(name).or_else(|| {
+                fields
+                    .iter()
+                    .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value)
+            })
+        });
+        match found {
+            Some(found) => value = found,
+            None => return Datum::Missing(format!(".{}", path[..=depth].join("."))),
+        }
+    }
+    Datum::Present(value.clone())
+}
