@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! PID 1 of a micro-VM: it sets the machine up, answers the host's calls over
+//! vsock, and owns everything on the machine's data disk.
+//!
+//! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
+//! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
+//! (their bytes), [`images`], [`machine`] (the machine itself), [`log`] and the
+//! [`reaper`]. The host's engine is the only caller.
+//!
+//! The agent never forks a container's process from itself: it is threaded. This
+//! same program, started as `runtime`, does that.
+
+mod agent;
+mod boot;
+mod clock;
+mod container_init;
+mod containers;
+mod error;
+mod exec;
+mod identity;
+mod images;
+mod log;
+mod machine;
+mod reaper;
+mod runtime;
+mod server;
+mod shutdown;
+mod stdio;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(PathBuf::from).unwrap_or_default();
+    let arguments: Vec<OsString> = arguments.collect();
+    if program.file_name() == Some(container_init::NAME.as_ref()) {
+        return container_init::main(&arguments);
+    }
+    match arguments.first().and_then(|argument| argument.to_str()) {
+        Some(runtime::ARGUMENT) => runtime::server::main(),
+        Some("serve") => boot::developer::main(&arguments[1..]),
+        _ if std::process::id() == 1 => boot::main(),
+        _ => {
+            eprintln!(
+                "This program is PID 1 of a machine. To try it outside of one:\n  \
+                 dctl-agent serve --unix SOCKET --data FOLDER"
+            );
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The data disk: made when it is blank, mounted, grown to its device.
+//!
+//! A blank disk gets a small ext4 file system from a seed, with its superblock
+//! written last: cut off half-way, the disk is blank still. It is then grown to
+//! the device's size while mounted (`EXT4_IOC_RESIZE_FS`), as it is whenever the
+//! device has become larger. A disk with anything else on it is never written to.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    path::Path,
+};
+
+use guest_protocol::AgentError;
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount as mount_file_system, unmount as unmount_file_system,
+};
+
+use crate::error::{Context, Result};
+
+/// The data disk: the machine has one.
+const DEVICE: &str = "/dev/vda";
+
+/// How the file system is mounted: freed blocks are given back to the host, and
+/// inode tables are not written before they are needed.
+const OPTIONS: &std::ffi::CStr = c"discard,noinit_itable";
+
+/// The superblock's place and length, and offsets in it
+/// (Documentation/filesystems/ext4/super.rst).
+const SUPERBLOCK: u64 = 1024;
+const SUPERBLOCK_LENGTH: usize = 1024;
+const BLOCKS_LOW: usize = 0x4;
+const MAGIC_OFFSET: usize = 0x38;
+const LABEL_OFFSET: usize = 0x78;
+const BLOCKS_HIGH: usize = 0x150;
+const MAGIC: &[u8] = &[0x53, 0xef];
+
+/// The label of a file system that came from the seed.
+const LABEL: &[u8] = b"dctl-data";
+
+/// At the start of a disk whose seed is being written; ext4 leaves that place to
+/// boot loaders.
+const UNFINISHED: &[u8] = b"dctl: a file system is being made";
+
+/// How much of a disk is looked at to see whether it is blank: whatever holds data
+/// has its signature there.
+const LOOKED_AT: u64 = 1024 * 1024;
+
+/// The seed's block size; the first block holds the superblock.
+const BLOCK: usize = 4096;
+
+/// Bytes of the seed that are unpacked at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Blocks of a block group.
+const GROUP_BLOCKS: u64 = 32768;
+
+/// `_IOW('f', 16, __u64)` of fs/ext4/ext4.h.
+const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
+
+/// What is on a disk.
+#[derive(Debug, PartialEq, Eq)]
+enum Contents {
+    Blank,
+    Ours,
+    Foreign,
+}
+
+/// Mounts the data disk on `target`; `seed` is a zstd-compressed file system for a
+/// blank one.
+///
+/// # Errors
+/// When there is no disk, it holds something else, or the kernel refuses.
+pub(super) fn mount(target: &Path, seed: Option<File>) -> Result<()> {
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .context(format_args!("there is no data disk: cannot open {DEVICE}"))?;
+    match contents(&device).context("cannot read the data disk")? {
+        Contents::Ours => {}
+        Contents::Foreign => {
+            return Err(AgentError::system(
+                "the data disk holds something that is not a machine's data; \
+                 it was not touched",
+            ));
+        }
+        Contents::Blank => {
+            let seed = seed.ok_or_else(|| {
+                AgentError::system("the data disk is blank, and this boot has no seed for it")
+            })?;
+            tracing::info!("making a file system on the blank data disk");
+            write_seed(&device, seed).context("cannot make a file system on the data disk")?;
+        }
+    }
+    drop(device);
+    mount_file_system(
+        DEVICE,
+        target,
+        "ext4",
+        MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID,
+        Some(OPTIONS),
+    )
+    .context("cannot mount the data disk")?;
+    if let Err(error) = grow(target) {
+        // What there is serves.
+        tracing::error!("the data disk keeps its size: {error}");
+    }
+    Ok(())
+}
+
+/// Unmounts the data disk, or at least has all of it written.
+pub(super) fn unmount(target: &Path) {
+    rustix::fs::sync();
+    if let Err(error) = unmount_file_system(target, UnmountFlags::empty()) {
+        tracing::warn!("the data disk is busy: {error}");
+        // Read-only, it is consistent as well.
+        let result = rustix::mount::mount_remount(target, MountFlags::RDONLY, c"");
+        if let Err(error) = result {
+            tracing::warn!("the data disk stays writable: {error}");
+        }
+        rustix::fs::sync();
+    }
+}
+
+fn contents(device: &File) -> io::Result<Contents> {
+    let mut start = Vec::new();
+    let mut reader = device;
+    reader.seek(SeekFrom::Start(0))?;
+    reader.take(LOOKED_AT).read_to_end(&mut start)?;
+    let superblock = start.get(SUPERBLOCK as usize..).unwrap_or_default();
+    let has = |offset: usize, bytes: &[u8]| {
+        superblock
+            .get(offset..)
+            .is_some_and(|rest| rest.starts_with(bytes))
+    };
+    Ok(if has(MAGIC_OFFSET, MAGIC) && has(LABEL_OFFSET, LABEL) {
+        Contents::Ours
+    } else if start.starts_with(UNFINISHED) || start.iter().all(|byte| *byte == 0) {
+        Contents::Blank
+    } else {
+        Contents::Foreign
+    })
+}
+
+/// Writes the seed so that it counts only when all of it is there.
+fn write_seed(device: &File, seed: impl Read) -> io::Result<()> {
+    let mut seed = zstd::stream::read::Decoder::new(seed)?;
+    let mut first = [0; BLOCK];
+    seed.read_exact(&mut first)?;
+
+    let mut mark = [0; BLOCK];
+    mark[..UNFINISHED.len()].copy_from_slice(UNFINISHED);
+    device.write_all_at(&mark, 0)?;
+    device.sync_data()?;
+
+    let mut offset = BLOCK as u64;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let length = read_full(&mut seed, &mut chunk)?;
+        if length == 0 {
+            break;
+        }
+        let bytes = &chunk[..length];
+        // A blank disk is zeroes already, unless an earlier try was cut off: then
+        // what it wrote is what is written now.
+        for (index, block) in bytes.chunks(BLOCK).enumerate() {
+            if block.iter().any(|byte| *byte != 0) {
+                device.write_all_at(block, offset + (index * BLOCK) as u64)?;
+            }
+        }
+        offset += length as u64;
+    }
+    device.sync_data()?;
+    device.write_all_at(&first, 0)?;
+    device.sync_data()
+}
+
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match reader.read(&mut buffer[length..])? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(length)
+}
+
+/// Grows the mounted file system to its device, when that is larger.
+fn grow(mounted: &Path) -> io::Result<()> {
+    let device = File::open(DEVICE)?;
+    let size = (&device).seek(SeekFrom::End(0))?;
+    let file_system = rustix::fs::statvfs(mounted)?;
+    let block_size = file_system.f_frsize;
+    let mut superblock = [0; SUPERBLOCK_LENGTH];
+    device.read_exact_at(&mut superblock, SUPERBLOCK)?;
+    let word = |offset: usize| {
+        let bytes = superblock.get(offset..offset + 4).unwrap_or(&[0; 4]);
+        u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    let blocks = word(BLOCKS_LOW) | word(BLOCKS_HIGH) << 32;
+    let wanted = size / block_size.max(1);
+    // Less than a block group more is not worth the writes.
+    if wanted <= blocks + GROUP_BLOCKS / 8 {
+        return Ok(());
+    }
+    let folder = File::open(mounted)?;
+    // SAFETY: the request reads one u64, which lives across the call.
+    let result = unsafe { libc::ioctl(folder.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const wanted) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    tracing::info!(
+        "the data disk grew from {} to {} MiB",
+        blocks * block_size >> 20,
+        wanted * block_size >> 20
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeroes with a superblock of ours, and some bytes further on.
+    fn image() -> Vec<u8> {
+        let mut image = vec![0; 1024 * 1024];
+        let superblock = SUPERBLOCK as usize;
+        image[superblock + MAGIC_OFFSET..][..2].copy_from_slice(MAGIC);
+        image[superblock + LABEL_OFFSET..][..LABEL.len()].copy_from_slice(LABEL);
+        image[500_000] = 7;
+        image
+    }
+
+    #[test]
+    fn a_blank_disk_becomes_ours() {
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(8 * 1024 * 1024).unwrap();
+        assert_eq!(contents(&disk).unwrap(), Contents::Blank);
+        let seed = zstd::encode_all(image().as_slice(), 1).unwrap();
+        write_seed(&disk, seed.as_slice()).unwrap();
+        assert_eq!(contents(&disk).unwrap(), Contents::Ours);
+        let mut written = vec![0; image().len()];
+        disk.read_exact_at(&mut written, 0).unwrap();
+        assert_eq!(written, image());
+    }
+
+    #[test]
+    fn a_seed_that_was_cut_off_leaves_a_blank_disk() {
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(8 * 1024 * 1024).unwrap();
+        let seed = zstd::encode_all(image().as_slice(), 1).unwrap();
+        assert!(write_seed(&disk, &seed[..seed.len() / 2]).is_err());
+        assert_eq!(contents(&disk).unwrap(), Contents::Blank);
+        write_seed(&disk, seed.as_slice()).unwrap();
+        assert_eq!(contents(&disk).unwrap(), Contents::Ours);
+    }
+
+    #[test]
+    fn somebody_elses_disk_is_recognized() {
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(8 * 1024 * 1024).unwrap();
+        disk.write_all_at(b"LVM", 512).unwrap();
+        assert_eq!(contents(&disk).unwrap(), Contents::Foreign);
+        let mut other = image();
+        other[SUPERBLOCK as usize + LABEL_OFFSET] = b'x';
+        disk.write_all_at(&other, 0).unwrap();
+        assert_eq!(contents(&disk).unwrap(), Contents::Foreign);
+    }
+}

@@ -1,0 +1,408 @@
+//! Making a container: the image's configuration under the user's, defaults,
+//! a name, a record.
+
+use std::collections::HashMap;
+
+use guest_protocol::{
+    AgentError, ErrorKind,
+    container::{Container, ContainerState},
+    docker::{
+        ContainerConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+        RestartPolicy, RestartPolicyNameEnum,
+    },
+    image::Image,
+    methods::ContainerCreated,
+};
+
+use super::{
+    Containers, Entry, Record, exists, log_limits, names, remove,
+    signal::SignalNumber,
+    spec::{self, mounts},
+};
+use crate::{
+    clock,
+    error::{Context, Result},
+    identity::new_id,
+};
+
+impl Containers {
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// When the image is not there, the name is taken, or something that is asked
+    /// for cannot be had.
+    pub(crate) fn create(
+        &self,
+        name: Option<&str>,
+        mut config: ContainerConfig,
+        mut host: HostConfig,
+    ) -> Result<ContainerCreated> {
+        let reference = config
+            .image
+            .clone()
+            .filter(|image| !image.is_empty())
+            .ok_or_else(|| AgentError::invalid("no image was given"))?;
+        let image = self.shared.images.resolve(&reference)?;
+        merge_image(&mut config, &image)?;
+        let mut warnings = fill_defaults(&mut host);
+        let (path, args) = command(&config)?;
+        if let Some(signal) = &config.stop_signal {
+            SignalNumber::parse(signal)?;
+        }
+        if let Some(folder) = config
+            .working_dir
+            .as_ref()
+            .filter(|folder| !folder.is_empty())
+        {
+            if !folder.starts_with('/') {
+                return Err(AgentError::invalid(format!(
+                    "the working directory '{folder}' is invalid, it needs to be an absolute path"
+                )));
+            }
+        }
+        check_restart_policy(&host)?;
+        spec::check(&host)?;
+        for (_, mode) in spec::shared_namespaces(&host) {
+            if let Some(other) = mode.strip_prefix("container:") {
+                self.find(other)?;
+            }
+        }
+        if host
+            .port_bindings
+            .as_ref()
+            .is_some_and(|ports| !ports.is_empty())
+        {
+            warnings.push(
+                "ports are not published yet: the container has only a loopback interface"
+                    .to_owned(),
+            );
+        }
+        let volumes = mounts::volumes(&config, &host)?;
+
+        let id = new_id()?;
+        let mut container = Container {
+            created: clock::now(),
+            image: reference,
+            image_id: image.id,
+            path,
+            args,
+            log_path: self.shared.paths.log(&id).to_string_lossy().into_owned(),
+            platform: "linux".to_owned(),
+            state: ContainerState::default(),
+            config,
+            host_config: host,
+            id,
+            ..Container::default()
+        };
+        log_limits(&container).map_err(AgentError::invalid)?;
+        container.config.hostname = Some(spec::hostname(&container));
+        container.name = self.reserve_name(name, &container.id)?;
+        let result = self.keep(container, &volumes);
+        match result {
+            Ok((id, name)) => {
+                tracing::info!("container {name} ({}) created", &id[..12]);
+                Ok(ContainerCreated { id, warnings })
+            }
+            Err((error, id, name)) => {
+                self.index().names.remove(&name);
+                remove::delete_folder(&self.shared.paths.container(&id));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the container's folder and volumes, and its record last.
+    fn keep(
+        &self,
+        mut container: Container,
+        volumes: &[mounts::VolumeRequest],
+    ) -> std::result::Result<(String, String), (AgentError, String, String)> {
+        let (id, name) = (container.id.clone(), container.name.clone());
+        let folder = self.shared.paths.container(&id);
+        let make = || -> Result<()> {
+            std::fs::create_dir_all(&folder).context("cannot make the container's folder")?;
+            spec::files::write(&container, &folder)
+                .context("cannot write the container's files")?;
+            let points = volumes
+                .iter()
+                .map(|volume| self.make_volume(volume))
+                .collect::<Result<_>>()?;
+            container.mounts = points;
+            let record = Record {
+                container,
+                stopped_by_user: false,
+            };
+            self.shared.records.put(&record)?;
+            let entry = Entry::new(record);
+            self.index().entries.insert(entry.id.clone(), entry.clone());
+            self.tell(&entry, "create", &[]);
+            Ok(())
+        };
+        match make() {
+            Ok(()) => Ok((id, name)),
+            Err(error) => Err((error, id, name)),
+        }
+    }
+
+    /// Takes `wanted`, or a new name, for `id`.
+    fn reserve_name(&self, wanted: Option<&str>, id: &str) -> Result<String> {
+        let mut index = self.index();
+        let name = match wanted.filter(|name| !name.is_empty()) {
+            Some(name) => names::check(name)?.to_owned(),
+            None => names::invent(|name| index.names.contains_key(name))?,
+        };
+        if let Some(owner) = index.names.get(&name) {
+            return Err(name_conflict(&name, owner));
+        }
+        index.names.insert(name.clone(), id.to_owned());
+        Ok(name)
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When the name is taken or is none.
+    pub(crate) async fn rename(&self, reference: &str, name: &str) -> Result<()> {
+        let entry = self.find(reference)?;
+        let _lifecycle = entry.lifecycle.lock().await;
+        let name = names::check(name)?.to_owned();
+        let old = entry.record().container.name.clone();
+        if old == name {
+            return Err(AgentError::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
+        }
+        {
+            let mut index = self.index();
+            if let Some(owner) = index.names.get(&name) {
+                return Err(name_conflict(&name, owner));
+            }
+            index.names.insert(name.clone(), entry.id.clone());
+        }
+        let kept = self.change(&entry, |record| record.container.name.clone_from(&name));
+        self.index()
+            .names
+            .remove(if kept.is_ok() { &old } else { &name });
+        kept?;
+        self.tell(&entry, "rename", &[("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+}
+
+fn name_conflict(name: &str, owner: &str) -> AgentError {
+    AgentError::new(
+        ErrorKind::Conflict,
+        format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". \
+             You have to remove (or rename) that container to be able to reuse that name."
+        ),
+    )
+}
+
+/// Puts the image's configuration under the user's, by Docker's rules.
+fn merge_image(config: &mut ContainerConfig, image: &Image) -> Result<()> {
+    let under = match image.configuration.get("config") {
+        Some(value) if !value.is_null() => serde_json::from_value::<ContainerConfig>(value.clone())
+            .context(format_args!(
+                "the configuration of image {} is not understood",
+                image.id
+            ))?,
+        _ => ContainerConfig::default(),
+    };
+    fn fill<T>(slot: &mut Option<T>, from: Option<T>, is_empty: impl Fn(&T) -> bool) {
+        if slot.as_ref().is_none_or(is_empty) && from.is_some() {
+            *slot = from;
+        }
+    }
+    fn merge<T>(slot: &mut Option<HashMap<String, T>>, from: Option<HashMap<String, T>>) {
+        if let Some(from) = from {
+            let map = slot.get_or_insert_default();
+            for (key, value) in from {
+                map.entry(key).or_insert(value);
+            }
+        }
+    }
+    fill(&mut config.user, under.user, String::is_empty);
+    fill(&mut config.working_dir, under.working_dir, String::is_empty);
+    fill(&mut config.stop_signal, under.stop_signal, String::is_empty);
+    fill(&mut config.healthcheck, under.healthcheck, |_| false);
+    fill(&mut config.shell, under.shell, Vec::is_empty);
+    merge(&mut config.exposed_ports, under.exposed_ports);
+    merge(&mut config.volumes, under.volumes);
+    merge(&mut config.labels, under.labels);
+
+    let mut env = under.env.unwrap_or_default();
+    spec::merge_environment(&mut env, config.env.iter().flatten());
+    config.env = Some(env);
+
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd = under.cmd;
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint = under.entrypoint;
+        }
+    }
+    Ok(())
+}
+
+/// The program and its arguments.
+fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
+    let entrypoint = config.entrypoint.as_deref().unwrap_or_default();
+    // `--entrypoint ""` takes the image's away.
+    let entrypoint = if entrypoint == [""] { &[] } else { entrypoint };
+    let mut all = entrypoint
+        .iter()
+        .chain(config.cmd.iter().flatten())
+        .cloned();
+    match all.next() {
+        Some(program) => Ok((program, all.collect())),
+        None => Err(AgentError::invalid("no command specified")),
+    }
+}
+
+/// Fills in what the user left open, as `inspect` shows it; says what is ignored.
+fn fill_defaults(host: &mut HostConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let text = |slot: &mut Option<String>, default: &str| {
+        if slot.as_ref().is_none_or(String::is_empty) {
+            *slot = Some(default.to_owned());
+        }
+    };
+    if host.network_mode.as_deref() == Some("default") {
+        host.network_mode = None;
+    }
+    text(&mut host.network_mode, "bridge");
+    text(&mut host.ipc_mode, "private");
+    text(&mut host.runtime, "libcontainer");
+    host.shm_size = Some(
+        host.shm_size
+            .filter(|size| *size > 0)
+            .unwrap_or(mounts::DEFAULT_SHM_SIZE),
+    );
+    if !matches!(host.cgroupns_mode, Some(HostConfigCgroupnsModeEnum::HOST)) {
+        host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
+    }
+    host.restart_policy.get_or_insert_with(|| RestartPolicy {
+        name: Some(RestartPolicyNameEnum::NO),
+        maximum_retry_count: Some(0),
+    });
+    let log = host.log_config.get_or_insert_default();
+    match log.typ.as_deref() {
+        None | Some("" | "json-file") => {}
+        Some(driver) => warnings.push(format!(
+            "log driver {driver:?} is not supported: json-file is used"
+        )),
+    }
+    *log = HostConfigLogConfig {
+        typ: Some("json-file".to_owned()),
+        config: Some(log.config.take().unwrap_or_default()),
+    };
+    warnings
+}
+
+fn check_restart_policy(host: &HostConfig) -> Result<()> {
+    let Some(policy) = &host.restart_policy else {
+        return Ok(());
+    };
+    let restarts = !matches!(
+        policy.name,
+        None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO)
+    );
+    if restarts && host.auto_remove == Some(true) {
+        return Err(AgentError::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    let retries = policy.maximum_retry_count.unwrap_or(0);
+    if retries != 0 && policy.name != Some(RestartPolicyNameEnum::ON_FAILURE) {
+        return Err(AgentError::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    if retries < 0 {
+        return Err(AgentError::invalid(
+            "invalid restart policy: maximum retry count cannot be negative",
+        ));
+    }
+    Ok(())
+}
+
+impl Containers {
+    /// Makes the volume that is asked for unless it is there.
+    fn make_volume(
+        &self,
+        request: &mounts::VolumeRequest,
+    ) -> Result<guest_protocol::docker::MountPoint> {
+        let name = match &request.name {
+            Some(name) => name.clone(),
+            None => new_id()?,
+        };
+        let source = self.shared.paths.volumes().join(&name).join("_data");
+        if !exists(&source) {
+            std::fs::create_dir_all(&source).context(format_args!("cannot make volume {name}"))?;
+        }
+        Ok(mounts::mount_point(request, &name, &source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn merged(user: serde_json::Value, image: serde_json::Value) -> ContainerConfig {
+        let mut config = serde_json::from_value(user).unwrap();
+        let image = Image {
+            configuration: json!({ "config": image }),
+            ..Image::default()
+        };
+        merge_image(&mut config, &image).unwrap();
+        config
+    }
+
+    fn run(user: serde_json::Value) -> Result<(String, Vec<String>)> {
+        command(&merged(
+            user,
+            json!({"Entrypoint": ["/entry"], "Cmd": ["a", "b"]}),
+        ))
+    }
+
+    #[test]
+    fn entrypoint_and_command_combine_as_in_docker() {
+        let own = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(json!({})).unwrap(), ("/entry".into(), own(&["a", "b"])));
+        assert_eq!(
+            run(json!({"Cmd": ["c"]})).unwrap(),
+            ("/entry".into(), own(&["c"]))
+        );
+        assert_eq!(
+            run(json!({"Entrypoint": ["/x"]})).unwrap(),
+            ("/x".into(), own(&[]))
+        );
+        assert_eq!(
+            run(json!({"Entrypoint": [""], "Cmd": ["c", "d"]})).unwrap(),
+            ("c".into(), own(&["d"]))
+        );
+        assert!(run(json!({"Entrypoint": [""]})).is_err());
+    }
+
+    #[test]
+    fn the_users_configuration_lies_over_the_images() {
+        let config = merged(
+            json!({"Env": ["A=user"], "Labels": {"x": "user"}, "User": ""}),
+            json!({"Env": ["A=image", "B=image"], "Labels": {"x": "image", "y": "image"},
+                   "User": "app", "WorkingDir": "/srv"}),
+        );
+        assert_eq!(config.env.unwrap(), ["A=user", "B=image"]);
+        assert_eq!(config.labels.unwrap()["x"], "user");
+        assert_eq!(config.user.as_deref(), Some("app"));
+        assert_eq!(config.working_dir.as_deref(), Some("/srv"));
+    }
+}

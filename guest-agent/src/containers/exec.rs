@@ -1,0 +1,96 @@
+//! Commands in running containers.
+
+use std::sync::Arc;
+
+use guest_protocol::{AgentError, ErrorKind, container::ExecConfig};
+
+use super::{
+    Containers, Entry,
+    spec::{self, rootfs::Rootfs, user},
+};
+use crate::{
+    error::{Context, Result},
+    exec::{Command, Execs, Place},
+    runtime::job::Job,
+};
+
+impl Containers {
+    /// Prepares a command to run in a running container.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub(crate) fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<Arc<Command>> {
+        let entry = self.find(reference)?;
+        require_running(&entry)?;
+        let action = format!("exec_create: {}", config.cmd.join(" "));
+        let command = self.shared.execs.create(&entry.id, config)?;
+        self.tell(&entry, &action, &[("execID", command.exec().id)]);
+        Ok(command)
+    }
+
+    /// Runs a prepared command.
+    ///
+    /// # Errors
+    /// When it was run before, the container does not run, or its program cannot be
+    /// executed.
+    pub(crate) async fn start_exec(&self, command: &Arc<Command>) -> Result<()> {
+        let exec = command.exec();
+        let entry = self.find(&exec.container_id)?;
+        require_running(&entry)?;
+        Execs::claim(command)?;
+
+        let container = entry.container();
+        let config = &exec.config;
+        let name = if config.user.is_empty() {
+            container.config.user.as_deref().unwrap_or_default()
+        } else {
+            &config.user
+        };
+        let paths = &self.shared.paths;
+        let rootfs = Rootfs::at(&paths.rootfs(&entry.id))
+            .context("cannot look into the container's root file system")?;
+        let groups = container
+            .host_config
+            .group_add
+            .as_deref()
+            .unwrap_or_default();
+        let user = user::resolve(&rootfs, name, groups)?;
+        let confinement = spec::exec_confinement(&container.host_config, config)?;
+        let process = paths
+            .bundle(&entry.id)
+            .join(format!("exec-{}.json", exec.id));
+        let json = spec::exec_process(&container, &user, config, &confinement).to_string();
+        std::fs::write(&process, json).context("cannot describe the process")?;
+
+        let action = format!("exec_start: {}", config.cmd.join(" "));
+        self.tell(&entry, &action, &[("execID", exec.id.clone())]);
+        let job = |console| Job::Exec {
+            id: entry.id.clone(),
+            process: process.clone(),
+            state: paths.runtime_state(),
+            console,
+            confinement,
+        };
+        let containers = self.clone();
+        let (ended, id) = (Arc::clone(&entry), exec.id.clone());
+        let on_end = move |code: i64| {
+            let more = [("execID", id), ("exitCode", code.to_string())];
+            containers.tell(&ended, "exec_die", &more);
+        };
+        let place = Place::Container(paths.console(&exec.id));
+        let result = self.shared.execs.run(command, place, job, on_end).await;
+        // Read by now; a leftover would go with the container's bundle.
+        let _ = std::fs::remove_file(&process);
+        result
+    }
+}
+
+fn require_running(entry: &Entry) -> Result<()> {
+    if entry.live().process.is_some() {
+        return Ok(());
+    }
+    Err(AgentError::new(
+        ErrorKind::Conflict,
+        format!("container {} is not running", entry.id),
+    ))
+}

@@ -1,0 +1,514 @@
+//! Containers: their records, their life, and the commands run in them.
+//!
+//! [`Containers`] is what the method handlers call. Its parts: [`create`] makes a
+//! record, [`start`] turns it into a process and watches that to its end,
+//! [`stop`] ends it, [`remove`](mod@remove) clears it away, [`exec`] runs commands beside it.
+//! [`records`] keeps it all on the data disk; [`spec`] says what the process is to
+//! look like. Nothing here knows of connections: handlers bring streams.
+//!
+//! Locking: an [`Entry`]'s `lifecycle` is held across start, stop, rename and
+//! remove, one at a time; its `record` only for a look or a change. The end of a
+//! process is handled without `lifecycle`, since `stop` holds it while it waits.
+
+pub(crate) mod create;
+mod events;
+mod exec;
+mod names;
+mod records;
+mod remove;
+pub(crate) mod signal;
+mod spec;
+mod start;
+mod stop;
+mod top;
+mod volumes;
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use guest_protocol::{
+    AgentError, ErrorKind,
+    container::{Container, Status},
+    methods::WaitCondition,
+};
+use tokio::sync::watch;
+
+pub(crate) use self::events::Events;
+use self::records::{Record, Records};
+use crate::{
+    clock,
+    error::{Context, Result},
+    exec::Execs,
+    images::{ImageStore, ImageUser, overlay},
+    reaper::Reaper,
+    runtime::Runtime,
+    stdio::{
+        Shape, Stdio,
+        json_log::{Limits, Progress},
+    },
+};
+
+/// Exit code of a container that was running when the machine went down.
+const LOST: i64 = 137;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    /// The data disk.
+    pub(crate) data: PathBuf,
+    /// What need not survive a boot.
+    pub(crate) run: PathBuf,
+    /// This program, for containers that want an init process.
+    pub(crate) program: PathBuf,
+}
+
+impl Paths {
+    fn containers(&self) -> PathBuf {
+        self.data.join("containers")
+    }
+
+    fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    fn rootfs(&self, id: &str) -> PathBuf {
+        self.container(id).join("merged")
+    }
+
+    fn log(&self, id: &str) -> PathBuf {
+        self.container(id).join(format!("{id}-json.log"))
+    }
+
+    fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    fn bundle(&self, id: &str) -> PathBuf {
+        self.run.join("containers").join(id)
+    }
+
+    fn runtime_state(&self) -> PathBuf {
+        self.run.join("runtime")
+    }
+
+    fn console(&self, id: &str) -> PathBuf {
+        // Short: a socket's path has 108 bytes at most.
+        self.run
+            .join(format!("console-{}", &id[..id.len().min(16)]))
+    }
+}
+
+/// All containers. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Containers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    paths: Paths,
+    records: Records,
+    images: ImageStore,
+    runtime: Arc<Runtime>,
+    reaper: Reaper,
+    events: Events,
+    index: Mutex<Index>,
+    execs: Execs,
+    closing: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<String, Arc<Entry>>,
+    /// Name to id.
+    names: HashMap<String, String>,
+}
+
+/// One container.
+#[derive(Debug)]
+struct Entry {
+    id: String,
+    lifecycle: tokio::sync::Mutex<()>,
+    record: Mutex<Record>,
+    live: Mutex<Live>,
+    history: watch::Sender<History>,
+    log_progress: Arc<watch::Sender<Progress>>,
+}
+
+/// What there is of a container while it runs, or before it does.
+#[derive(Debug)]
+struct Live {
+    /// Of this run, or of the next when it does not run.
+    stdio: Arc<Stdio>,
+    /// Its first process.
+    process: Option<Arc<OwnedFd>>,
+}
+
+/// What those who wait look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct History {
+    running: bool,
+    /// How many runs ended.
+    runs: u64,
+    exit_code: i64,
+    removed: bool,
+}
+
+impl Entry {
+    fn new(record: Record) -> Arc<Self> {
+        let history = History {
+            running: false,
+            exit_code: record.container.state.exit_code,
+            ..History::default()
+        };
+        Arc::new(Self {
+            id: record.container.id.clone(),
+            lifecycle: tokio::sync::Mutex::default(),
+            live: Mutex::new(Live {
+                stdio: Stdio::new(shape(&record.container)),
+                process: None,
+            }),
+            record: Mutex::new(record),
+            history: watch::Sender::new(history),
+            log_progress: Arc::new(watch::Sender::new(Progress::default())),
+        })
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self) -> Container {
+        self.record().container.clone()
+    }
+
+    fn stdio(&self) -> Arc<Stdio> {
+        Arc::clone(&self.live().stdio)
+    }
+
+    fn is_running(&self) -> bool {
+        self.record().container.state.is_running()
+    }
+}
+
+fn shape(container: &Container) -> Shape {
+    Shape {
+        tty: container.config.tty == Some(true),
+        open_stdin: container.config.open_stdin == Some(true),
+        stdin_once: container.config.stdin_once == Some(true),
+    }
+}
+
+fn log_limits(container: &Container) -> std::result::Result<Limits, String> {
+    let config = container
+        .host_config
+        .log_config
+        .as_ref()
+        .and_then(|log| log.config.as_ref());
+    let option = |name: &str| {
+        config
+            .and_then(|config| config.get(name))
+            .map(String::as_str)
+    };
+    Limits::parse(option("max-size"), option("max-file"))
+}
+
+/// A container's log, for whoever reads it.
+#[derive(Debug)]
+pub(crate) struct LogSource {
+    pub(crate) path: PathBuf,
+    pub(crate) limits: Limits,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) tty: bool,
+}
+
+/// A wait that is registered.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    history: watch::Receiver<History>,
+    condition: WaitCondition,
+    runs_before: u64,
+}
+
+impl Wait {
+    /// The exit code, when the condition is met.
+    ///
+    /// # Errors
+    /// When the agent is shutting down.
+    pub(crate) async fn done(mut self) -> Result<i64> {
+        let met = |history: &History| match self.condition {
+            WaitCondition::NotRunning => !history.running || history.removed,
+            WaitCondition::NextExit => history.runs > self.runs_before || history.removed,
+            WaitCondition::Removed => history.removed,
+        };
+        self.history
+            .wait_for(met)
+            .await
+            .map(|history| history.exit_code)
+            .map_err(|_| AgentError::new(ErrorKind::Unavailable, "the machine is shutting down"))
+    }
+}
+
+impl Containers {
+    /// Opens the containers on the data disk. Those that ran when the machine went
+    /// down are marked as ended, and what is left of them is cleared away.
+    ///
+    /// # Errors
+    /// When the records cannot be read or corrected.
+    pub(crate) fn open(
+        paths: Paths,
+        database: Arc<redb::Database>,
+        images: ImageStore,
+        runtime: Arc<Runtime>,
+        reaper: Reaper,
+        execs: Execs,
+    ) -> Result<Self> {
+        for folder in [
+            paths.containers(),
+            paths.volumes(),
+            paths.run.join("containers"),
+            paths.runtime_state(),
+        ] {
+            std::fs::create_dir_all(&folder)
+                .context(format_args!("cannot make {}", folder.display()))?;
+        }
+        let records = Records::open(database)?;
+        let mut index = Index::default();
+        for mut record in records.load()? {
+            let state = &mut record.container.state;
+            if state.status == Status::Removing {
+                records.remove(&record.container.id)?;
+                continue;
+            }
+            if state.is_running() {
+                state.status = Status::Exited;
+                state.exit_code = LOST;
+                state.finished_at = clock::now();
+                state.pid = 0;
+                records.put(&record)?;
+            }
+            let (id, name) = (record.container.id.clone(), record.container.name.clone());
+            index.names.insert(name, id.clone());
+            index.entries.insert(id, Entry::new(record));
+        }
+        let containers = Self {
+            shared: Arc::new(Shared {
+                paths,
+                records,
+                images,
+                runtime,
+                reaper,
+                events: Events::new(),
+                index: Mutex::new(index),
+                execs,
+                closing: watch::Sender::new(false),
+            }),
+        };
+        containers.clear_leftovers();
+        containers
+            .shared
+            .images
+            .collect(&|image| containers.users_of(image))?;
+        Ok(containers)
+    }
+
+    /// Clears away folders without a record and mounts without a process.
+    fn clear_leftovers(&self) {
+        let Ok(folders) = std::fs::read_dir(self.shared.paths.containers()) else {
+            return;
+        };
+        for folder in folders.flatten() {
+            let id = folder.file_name().to_string_lossy().into_owned();
+            if let Err(error) = overlay::unmount(&self.shared.paths.rootfs(&id)) {
+                tracing::warn!("a root file system of container {id} stays mounted: {error}");
+            }
+            if !self.index().entries.contains_key(&id) {
+                remove::delete_folder(&folder.path());
+            }
+        }
+    }
+
+    /// Starts what restart policies want running after a boot.
+    pub(crate) async fn start_by_policy(&self) {
+        let wanted: Vec<_> = self
+            .entries()
+            .into_iter()
+            .filter(|entry| start::wanted_after_boot(&entry.record()))
+            .collect();
+        for entry in wanted {
+            if let Err(error) = self.start_entry(&entry).await {
+                tracing::error!("container {} was not started again: {error}", entry.id);
+            }
+        }
+    }
+
+    /// Where events are told.
+    pub(crate) fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.shared
+            .index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.index().entries.values().cloned().collect()
+    }
+
+    /// The container that `reference` means: a name, an id, or the beginning of
+    /// one id only.
+    fn find(&self, reference: &str) -> Result<Arc<Entry>> {
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let index = self.index();
+        if let Some(entry) = index.entries.get(name) {
+            return Ok(Arc::clone(entry));
+        }
+        if let Some(entry) = index.names.get(name).and_then(|id| index.entries.get(id)) {
+            return Ok(Arc::clone(entry));
+        }
+        let mut matches = index
+            .entries
+            .values()
+            .filter(|entry| entry.id.starts_with(name));
+        match (matches.next(), matches.next()) {
+            (Some(entry), None) if !name.is_empty() => Ok(Arc::clone(entry)),
+            (Some(_), Some(_)) if !name.is_empty() => Err(AgentError::invalid(format!(
+                "multiple IDs found with provided prefix: {name}"
+            ))),
+            _ => Err(AgentError::no_such_container(reference)),
+        }
+    }
+
+    /// Keeps a change of a record: on disk first, then in memory.
+    fn change<T>(&self, entry: &Entry, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
+        let mut record = entry.record();
+        let mut changed = record.clone();
+        let result = change(&mut changed);
+        self.shared.records.put(&changed)?;
+        *record = changed;
+        Ok(result)
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn inspect(&self, reference: &str) -> Result<Container> {
+        let entry = self.find(reference)?;
+        let mut container = entry.container();
+        container.exec_ids = self.shared.execs.running_in(&entry.id);
+        Ok(container)
+    }
+
+    /// All containers, newest first.
+    pub(crate) fn list(&self) -> Vec<Container> {
+        let mut containers: Vec<_> = self
+            .entries()
+            .iter()
+            .map(|entry| entry.container())
+            .collect();
+        containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+        containers
+    }
+
+    /// The containers made of the image `id`.
+    pub(crate) fn users_of(&self, image: &str) -> Vec<ImageUser> {
+        self.entries()
+            .iter()
+            .filter_map(|entry| {
+                let record = entry.record();
+                (record.container.image_id == image).then(|| ImageUser {
+                    container_id: entry.id.clone(),
+                    running: record.container.state.is_running(),
+                })
+            })
+            .collect()
+    }
+
+    /// Registers a wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn wait(&self, reference: &str, condition: WaitCondition) -> Result<Wait> {
+        let history = self.find(reference)?.history.subscribe();
+        let runs_before = history.borrow().runs;
+        Ok(Wait {
+            history,
+            condition,
+            runs_before,
+        })
+    }
+
+    /// The stdio of the container's run, or of its next.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn stdio(&self, reference: &str) -> Result<Arc<Stdio>> {
+        Ok(self.find(reference)?.stdio())
+    }
+
+    /// Where the container's log is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn log(&self, reference: &str) -> Result<LogSource> {
+        let entry = self.find(reference)?;
+        let container = entry.container();
+        Ok(LogSource {
+            path: self.shared.paths.log(&entry.id),
+            limits: log_limits(&container).unwrap_or_default(),
+            progress: entry.log_progress.subscribe(),
+            tty: container.config.tty == Some(true),
+        })
+    }
+
+    /// Sets the size of its terminal, now or at its next start.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn resize(&self, reference: &str, height: u16, width: u16) -> Result<()> {
+        let entry = self.find(reference)?;
+        entry.stdio().resize(height, width);
+        self.tell(
+            &entry,
+            "resize",
+            &[("height", height.to_string()), ("width", width.to_string())],
+        );
+        Ok(())
+    }
+
+    /// Tells that a user's connection left the container's terminal.
+    pub(crate) fn detached(&self, reference: &str) {
+        if let Ok(entry) = self.find(reference) {
+            self.tell(&entry, "detach", &[]);
+        }
+    }
+
+    /// Tells that a connection joined the container's stdio.
+    pub(crate) fn attached(&self, reference: &str) {
+        if let Ok(entry) = self.find(reference) {
+            self.tell(&entry, "attach", &[]);
+        }
+    }
+
+    fn tell(&self, entry: &Entry, action: &str, more: &[(&str, String)]) {
+        self.shared
+            .events
+            .container(&entry.record().container, action, more);
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

@@ -1,0 +1,90 @@
+//! Containers on the data disk: one row each, one transaction a change.
+
+use std::sync::Arc;
+
+use guest_protocol::container::Container;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+
+/// Id to [`Record`] as JSON.
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+
+/// A container as it is kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    pub(super) container: Container,
+    /// Whether its user stopped it, so that no restart policy starts it again.
+    pub(super) stopped_by_user: bool,
+}
+
+/// The table of containers.
+#[derive(Debug)]
+pub(super) struct Records {
+    database: Arc<Database>,
+}
+
+impl Records {
+    /// Opens the table, making it when it is missing.
+    pub(super) fn open(database: Arc<Database>) -> Result<Self> {
+        let records = Self { database };
+        records.change(|_| Ok(()))?;
+        Ok(records)
+    }
+
+    /// All records. One that cannot be read is reported and left out.
+    pub(super) fn load(&self) -> Result<Vec<Record>> {
+        let read = || -> std::result::Result<_, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let table = transaction.open_table(CONTAINERS)?;
+            let mut records = Vec::new();
+            for row in table.iter()? {
+                let (id, json) = row?;
+                match serde_json::from_slice::<Record>(json.value()) {
+                    Ok(record) => records.push(record),
+                    Err(error) => {
+                        tracing::error!(
+                            "the record of container {} is damaged: {error}",
+                            id.value()
+                        );
+                    }
+                }
+            }
+            Ok(records)
+        };
+        read().context("cannot read the containers' records")
+    }
+
+    /// Keeps a record: it is on disk when this returns.
+    pub(super) fn put(&self, record: &Record) -> Result<()> {
+        let json = serde_json::to_vec(record).context("cannot encode a container's record")?;
+        self.change(|table| {
+            table.insert(record.container.id.as_str(), json.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a container.
+    pub(super) fn remove(&self, id: &str) -> Result<()> {
+        self.change(|table| {
+            table.remove(id)?;
+            Ok(())
+        })
+    }
+
+    fn change(
+        &self,
+        act: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> std::result::Result<(), redb::Error>,
+    ) -> Result<()> {
+        let write = || -> std::result::Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            act(&mut transaction.open_table(CONTAINERS)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        // The commit waits for the disk.
+        tokio::task::block_in_place(write).context("cannot keep a container's record")
+    }
+}

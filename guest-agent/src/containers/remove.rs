@@ -1,0 +1,123 @@
+//! Removing a container and what only it used.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use guest_protocol::{AgentError, ErrorKind, container::Status};
+
+use super::{Containers, Entry};
+use crate::error::Result;
+
+impl Containers {
+    /// Removes a container; `force` kills it first, `volumes` takes its anonymous
+    /// volumes along.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it runs.
+    pub(crate) async fn remove(&self, reference: &str, force: bool, volumes: bool) -> Result<()> {
+        let entry = self.find(reference)?;
+        self.remove_entry(&entry, force, volumes).await
+    }
+
+    /// Removes a container that ended, in a task of its own.
+    pub(super) fn remove_soon(&self, entry: &Arc<Entry>) {
+        let (containers, entry) = (self.clone(), Arc::clone(entry));
+        tokio::spawn(async move {
+            match containers.remove_entry(&entry, true, true).await {
+                // Somebody else was faster.
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => tracing::error!("container {} was not removed: {error}", entry.id),
+                Ok(()) => {}
+            }
+        });
+    }
+
+    async fn remove_entry(&self, entry: &Arc<Entry>, force: bool, volumes: bool) -> Result<()> {
+        if force && entry.is_running() {
+            // Not waiting for a stop that holds the lock.
+            let _ = self.kill(&entry.id, "KILL");
+        }
+        let _lifecycle = entry.lifecycle.lock().await;
+        if entry.history.borrow().removed {
+            return Err(AgentError::no_such_container(&entry.id));
+        }
+        if entry.is_running() {
+            if !force {
+                let container = entry.container();
+                let state = match container.state.status {
+                    Status::Paused => "paused",
+                    Status::Restarting => "restarting",
+                    _ => "running",
+                };
+                return Err(AgentError::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "cannot remove container \"/{}\": container is {state}: \
+                         stop the container before removing or force remove",
+                        container.name
+                    ),
+                ));
+            }
+            self.kill_and_wait(entry).await?;
+        }
+        // One transaction: with the record goes the container. Folders that are left
+        // after a crash are cleared away at the next boot.
+        self.shared.records.remove(&entry.id)?;
+        let container = entry.container();
+        {
+            let mut index = self.index();
+            index.entries.remove(&entry.id);
+            index.names.remove(&container.name);
+        }
+        entry.stdio().cancel();
+        self.shared.execs.forget(&entry.id);
+        tokio::task::block_in_place(|| {
+            delete_folder(&self.shared.paths.container(&entry.id));
+            if volumes {
+                self.remove_anonymous_volumes(&container);
+            }
+        });
+        if let Err(error) = self.shared.images.collect(&|image| self.users_of(image)) {
+            tracing::warn!("unused images stay on the disk: {error}");
+        }
+        self.tell(entry, "destroy", &[]);
+        entry.history.send_modify(|history| {
+            history.running = false;
+            history.removed = true;
+        });
+        Ok(())
+    }
+
+    fn remove_anonymous_volumes(&self, container: &guest_protocol::container::Container) {
+        let used: Vec<String> = self
+            .list()
+            .iter()
+            .flat_map(|other| other.mounts.iter())
+            .filter_map(|mount| mount.name.clone())
+            .collect();
+        for name in container
+            .mounts
+            .iter()
+            .filter_map(|mount| mount.name.as_ref())
+        {
+            if is_anonymous(name) && !used.contains(name) {
+                delete_folder(&self.shared.paths.volumes().join(name));
+            }
+        }
+    }
+}
+
+/// Anonymous volumes are named by 64 hex digits, as in Docker.
+fn is_anonymous(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Deletes a folder of ours. What cannot be deleted is reported, and tried again at
+/// the next boot.
+pub(super) fn delete_folder(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("{} is left over: {error}", folder.display());
+        }
+        _ => {}
+    }
+}

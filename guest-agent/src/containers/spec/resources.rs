@@ -1,0 +1,212 @@
+//! Limits of a container: memory, CPU, processes, rlimits; and its devices.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use guest_protocol::{AgentError, docker::HostConfig};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Context, Result};
+
+/// Docker's least memory limit.
+const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
+
+/// The period that `--cpus` is worked out over, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
+
+/// Resources that setrlimit(2) knows, as `--ulimit` names them.
+const RLIMITS: &[(&str, &str)] = &[
+    ("core", "RLIMIT_CORE"),
+    ("cpu", "RLIMIT_CPU"),
+    ("data", "RLIMIT_DATA"),
+    ("fsize", "RLIMIT_FSIZE"),
+    ("locks", "RLIMIT_LOCKS"),
+    ("memlock", "RLIMIT_MEMLOCK"),
+    ("msgqueue", "RLIMIT_MSGQUEUE"),
+    ("nice", "RLIMIT_NICE"),
+    ("nofile", "RLIMIT_NOFILE"),
+    ("nproc", "RLIMIT_NPROC"),
+    ("rss", "RLIMIT_RSS"),
+    ("rtprio", "RLIMIT_RTPRIO"),
+    ("rttime", "RLIMIT_RTTIME"),
+    ("sigpending", "RLIMIT_SIGPENDING"),
+    ("stack", "RLIMIT_STACK"),
+];
+
+/// Refuses limits that make no sense.
+///
+/// # Errors
+/// In Docker's words.
+pub(super) fn check(host: &HostConfig) -> Result<()> {
+    if host
+        .memory
+        .is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY)
+    {
+        return Err(AgentError::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    if host.nano_cpus.is_some_and(|cpus| cpus > 0) && host.cpu_quota.is_some_and(|quota| quota > 0)
+    {
+        return Err(AgentError::invalid(
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set.",
+        ));
+    }
+    for limit in host.ulimits.iter().flatten() {
+        let name = limit.name.as_deref().unwrap_or_default();
+        if !RLIMITS.iter().any(|(known, _)| *known == name) {
+            return Err(AgentError::invalid(format!("invalid ulimit type: {name}")));
+        }
+    }
+    if let Some(score) = host
+        .oom_score_adj
+        .filter(|score| !(-1000..=1000).contains(score))
+    {
+        return Err(AgentError::invalid(format!(
+            "Invalid value {score}, range for oom score adj is [-1000, 1000]."
+        )));
+    }
+    Ok(())
+}
+
+/// The `resources` of a specification.
+///
+/// # Errors
+/// None so far beyond what [`check`] refused.
+pub(super) fn of(host: &HostConfig) -> Result<Value> {
+    let mut memory = Map::new();
+    if let Some(limit) = host.memory.filter(|limit| *limit > 0) {
+        memory.insert("limit".into(), json!(limit));
+        // Docker's default: as much swap again as memory.
+        let swap = match host.memory_swap {
+            Some(-1) => -1,
+            Some(swap) if swap > 0 => swap,
+            _ => limit.saturating_mul(2),
+        };
+        memory.insert("swap".into(), json!(swap));
+    }
+    if let Some(reservation) = host.memory_reservation.filter(|bytes| *bytes > 0) {
+        memory.insert("reservation".into(), json!(reservation));
+    }
+    let mut cpu = Map::new();
+    if let Some(shares) = host.cpu_shares.filter(|shares| *shares > 0) {
+        cpu.insert("shares".into(), json!(shares));
+    }
+    if let Some(nano) = host.nano_cpus.filter(|nano| *nano > 0) {
+        cpu.insert(
+            "quota".into(),
+            json!(nano.saturating_mul(CPU_PERIOD) / 1_000_000_000),
+        );
+        cpu.insert("period".into(), json!(CPU_PERIOD));
+    } else {
+        if let Some(quota) = host.cpu_quota.filter(|quota| *quota > 0) {
+            cpu.insert("quota".into(), json!(quota));
+        }
+        if let Some(period) = host.cpu_period.filter(|period| *period > 0) {
+            cpu.insert("period".into(), json!(period));
+        }
+    }
+    for (name, value) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            cpu.insert(name.into(), json!(value));
+        }
+    }
+    let mut resources = Map::new();
+    for (name, values) in [("memory", memory), ("cpu", cpu)] {
+        if !values.is_empty() {
+            resources.insert(name.into(), Value::Object(values));
+        }
+    }
+    if let Some(limit) = host.pids_limit.filter(|limit| *limit > 0) {
+        resources.insert("pids".into(), json!({ "limit": limit }));
+    }
+    Ok(Value::Object(resources))
+}
+
+/// The `rlimits` of a process.
+pub(super) fn rlimits(host: &HostConfig) -> Value {
+    host.ulimits
+        .iter()
+        .flatten()
+        .filter_map(|limit| {
+            let name = limit.name.as_deref()?;
+            let (_, kind) = RLIMITS.iter().find(|(known, _)| *known == name)?;
+            // -1 is "unlimited": all bits set.
+            let soft = limit.soft.unwrap_or(-1) as u64;
+            let hard = limit.hard.unwrap_or(-1) as u64;
+            Some(json!({"type": kind, "soft": soft, "hard": hard}))
+        })
+        .collect()
+}
+
+/// The `devices` of a specification, beyond those that every container has.
+///
+/// # Errors
+/// When the machine has no such device.
+pub(super) fn devices(host: &HostConfig) -> Result<Vec<Value>> {
+    host.devices
+        .iter()
+        .flatten()
+        .map(|device| {
+            let source = device.path_on_host.as_deref().unwrap_or_default();
+            let target = device
+                .path_in_container
+                .as_deref()
+                .filter(|path| !path.is_empty())
+                .unwrap_or(source);
+            let metadata = std::fs::metadata(source).context(format_args!(
+                "error gathering device information while adding custom device {source:?}"
+            ))?;
+            let kind = if metadata.file_type().is_char_device() {
+                "c"
+            } else if metadata.file_type().is_block_device() {
+                "b"
+            } else {
+                return Err(AgentError::invalid(format!("{source:?} is not a device")));
+            };
+            Ok(json!({
+                "path": target,
+                "type": kind,
+                "major": rustix::fs::major(metadata.rdev()),
+                "minor": rustix::fs::minor(metadata.rdev()),
+                "fileMode": metadata.mode() & 0o777,
+                "uid": metadata.uid(),
+                "gid": metadata.gid(),
+            }))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::docker::ResourcesUlimits;
+
+    use super::*;
+
+    #[test]
+    fn limits_become_resources() {
+        let host = HostConfig {
+            memory: Some(64 << 20),
+            nano_cpus: Some(1_500_000_000),
+            pids_limit: Some(10),
+            ..HostConfig::default()
+        };
+        check(&host).unwrap();
+        let resources = of(&host).unwrap();
+        assert_eq!(resources["memory"]["swap"], 128 << 20);
+        assert_eq!(resources["cpu"]["quota"], 150_000);
+        assert_eq!(resources["pids"]["limit"], 10);
+        assert_eq!(of(&HostConfig::default()).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn ulimits_are_checked_and_unlimited_is_all_bits() {
+        let host = |name: &str| HostConfig {
+            ulimits: Some(vec![ResourcesUlimits {
+                name: Some(name.into()),
+                soft: Some(-1),
+                hard: Some(-1),
+            }]),
+            ..HostConfig::default()
+        };
+        assert_eq!(rlimits(&host("nofile"))[0]["soft"], u64::MAX);
+        assert!(check(&host("nonsense")).is_err());
+    }
+}

@@ -1,0 +1,543 @@
+//! Starting a container, and watching it to its end.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use guest_protocol::{
+    AgentError, ErrorKind,
+    container::{Container, Status},
+    docker::RestartPolicyNameEnum,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Containers, Entry, LOST, Record, log_limits, shape,
+    spec::{self, Sources, rootfs::Rootfs, user, user::User},
+    volumes,
+};
+use crate::{
+    clock,
+    error::{Context, Result},
+    exec::exit_code,
+    images::overlay,
+    runtime::{
+        Created,
+        job::{Confinement, Job},
+    },
+    stdio::{AgentEnds, ProcessEnds, Stdio, console::ConsoleSocket, json_log::LogWriter},
+};
+
+/// How long a container's end waits for its output to be handed on. A connection
+/// that is slower goes on reading; nothing is lost.
+const OUTPUT_GRACE: Duration = Duration::from_secs(2);
+
+/// The first pause of a restart policy, doubled each time up to the longest;
+/// Docker's values.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A run this long was a success: the next pause is the first again.
+const LONG_RUN: Duration = Duration::from_secs(10);
+
+/// Where the kernel's cgroup hierarchy is.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+impl Containers {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotModified`] when it runs; else why it does not.
+    pub(crate) async fn start(&self, reference: &str) -> Result<()> {
+        let entry = self.find(reference)?;
+        self.start_entry(&entry).await
+    }
+
+    pub(super) async fn start_entry(&self, entry: &Arc<Entry>) -> Result<()> {
+        let _lifecycle = entry.lifecycle.lock().await;
+        let status = entry.record().container.state.status;
+        match status {
+            Status::Running | Status::Paused => {
+                return Err(AgentError::new(
+                    ErrorKind::NotModified,
+                    format!("container {} is already running", entry.id),
+                ));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(AgentError::new(
+                    ErrorKind::Conflict,
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Status::Created | Status::Restarting | Status::Exited => {}
+        }
+        self.launch(entry, FIRST_PAUSE, false).await
+    }
+
+    /// Starts it; `pause` is how long its restart policy waits when this run ends.
+    async fn launch(&self, entry: &Arc<Entry>, pause: Duration, again: bool) -> Result<()> {
+        if *self.shared.closing.borrow() {
+            return Err(AgentError::new(
+                ErrorKind::Unavailable,
+                "the machine is shutting down",
+            ));
+        }
+        let stdio = entry.stdio();
+        match self.launch_with(entry, &stdio, pause, again).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::warn!("container {} did not start: {error}", &entry.id[..12]);
+                self.clear(&entry.id).await;
+                stdio.cancel();
+                self.note_failed_start(entry, &error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch_with(
+        &self,
+        entry: &Arc<Entry>,
+        stdio: &Arc<Stdio>,
+        pause: Duration,
+        again: bool,
+    ) -> Result<()> {
+        let container = entry.container();
+        let (user, confinement) = tokio::task::block_in_place(|| self.prepare(&container))?;
+        let (created, ends) = self.make(&container, &user, stdio, confinement).await?;
+        let exit = self.shared.reaper.watch(created.pid);
+        let pid = created.pid;
+        let process =
+            pidfd_open(pid, PidfdFlags::empty()).context("the container's process is gone")?;
+        let limits = log_limits(&container).unwrap_or_default();
+        let log = LogWriter::open(
+            &self.shared.paths.log(&entry.id),
+            limits,
+            Arc::clone(&entry.log_progress),
+        );
+        let started = match log {
+            Ok(log) => {
+                stdio.start(ends, Some(log));
+                created.start().await
+            }
+            Err(error) => Err(error).context("cannot open the container's log"),
+        };
+        if let Err(error) = started {
+            // It may still wait for its start: it must not outlive this failure.
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+            let _ = exit.await;
+            return Err(error);
+        }
+        self.note_start(entry, pid, process, again);
+        let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
+        tokio::spawn(async move { containers.supervise(entry, stdio, exit, pause).await });
+        Ok(())
+    }
+
+    /// Mounts the root file system and writes the bundle.
+    fn prepare(&self, container: &Container) -> Result<(User, Confinement)> {
+        let paths = &self.shared.paths;
+        let (folder, root) = (paths.container(&container.id), paths.rootfs(&container.id));
+        let layers = self.shared.images.layers(&container.image_id)?;
+        overlay::mount(&layers, &folder.join("upper"), &folder.join("work"), &root)
+            .context("cannot mount the container's root file system")?;
+        let rootfs = Rootfs::at(&root).context("cannot open the container's root file system")?;
+        let host = &container.host_config;
+        let user = user::resolve(
+            &rootfs,
+            container.config.user.as_deref().unwrap_or_default(),
+            host.group_add.as_deref().unwrap_or_default(),
+        )?;
+        if let Some(folder) = container
+            .config
+            .working_dir
+            .as_deref()
+            .filter(|folder| !folder.is_empty())
+        {
+            rootfs
+                .make_folder(Path::new(folder))
+                .context(format_args!("cannot make the working directory {folder}"))?;
+        }
+        for mount in &container.mounts {
+            if let (Some(source), Some(destination)) = (&mount.source, &mount.destination) {
+                volumes::fill(&rootfs, Path::new(destination), Path::new(source))
+                    .context(format_args!("cannot prepare the volume for {destination}"))?;
+            }
+        }
+        let joined = self.joined_namespaces(container)?;
+        let confinement = spec::confinement(host)?;
+        let sources = Sources {
+            container,
+            user: &user,
+            rootfs: &root,
+            folder: &folder,
+            init_program: &paths.program,
+            joined: &joined,
+        };
+        let config = spec::container(&sources, &confinement)?;
+        let bundle = paths.bundle(&container.id);
+        fs::create_dir_all(&bundle)
+            .and_then(|()| fs::write(bundle.join("config.json"), config.to_string()))
+            .context("cannot write the container's bundle")?;
+        Ok((user, confinement))
+    }
+
+    fn joined_namespaces(&self, container: &Container) -> Result<Vec<(&'static str, u32)>> {
+        let mut joined = Vec::new();
+        for (kind, mode) in spec::shared_namespaces(&container.host_config) {
+            let Some(reference) = mode.strip_prefix("container:") else {
+                continue;
+            };
+            let pid = self.find(reference)?.record().container.state.pid;
+            if pid == 0 {
+                return Err(AgentError::new(
+                    ErrorKind::Conflict,
+                    format!("cannot join {kind} namespace of a non running container: {reference}"),
+                ));
+            }
+            joined.push((kind, pid));
+        }
+        Ok(joined)
+    }
+
+    /// Has the runtime make the process.
+    async fn make(
+        &self,
+        container: &Container,
+        user: &User,
+        stdio: &Stdio,
+        confinement: Confinement,
+    ) -> Result<(Created, AgentEnds)> {
+        let paths = &self.shared.paths;
+        let job = |console: Option<PathBuf>| Job::Container {
+            id: container.id.clone(),
+            bundle: paths.bundle(&container.id),
+            state: paths.runtime_state(),
+            console,
+            own_network: spec::own_network(&container.host_config),
+            confinement,
+        };
+        if !stdio.tty() {
+            let (agent, process) = stdio.pipes().context("cannot make pipes")?;
+            give_to(&process, user).context("cannot give a container its pipes")?;
+            let created = self
+                .shared
+                .runtime
+                .create(&job(None), Some(process))
+                .await?;
+            return Ok((created, agent));
+        }
+        let path = paths.console(&container.id);
+        let socket = ConsoleSocket::bind(&path).context("cannot wait for a terminal")?;
+        let job = job(Some(path));
+        let (created, master) = self
+            .shared
+            .runtime
+            .create_with_terminal(&job, &socket)
+            .await?;
+        let ends = stdio.terminal(master).context("cannot use a terminal")?;
+        Ok((created, ends))
+    }
+
+    fn note_start(&self, entry: &Arc<Entry>, pid: Pid, process: OwnedFd, again: bool) {
+        entry.live().process = Some(Arc::new(process));
+        let noted = self.change(entry, |record| {
+            record.stopped_by_user = false;
+            let container = &mut record.container;
+            if again {
+                container.restart_count += 1;
+            } else {
+                container.restart_count = 0;
+            }
+            let state = &mut container.state;
+            state.status = Status::Running;
+            state.pid = pid.as_raw_nonzero().get().unsigned_abs();
+            state.exit_code = 0;
+            state.oom_killed = false;
+            state.error.clear();
+            state.started_at = clock::now();
+            state.finished_at = 0;
+        });
+        self.report(entry, noted);
+        entry.history.send_modify(|history| history.running = true);
+        self.tell(entry, "start", &[]);
+    }
+
+    fn note_failed_start(&self, entry: &Arc<Entry>, error: &AgentError) {
+        entry.live().stdio = Stdio::new(shape(&entry.record().container));
+        let noted = self.change(entry, |record| {
+            let state = &mut record.container.state;
+            if state.status == Status::Restarting {
+                state.status = Status::Exited;
+                state.finished_at = clock::now();
+            }
+            state.pid = 0;
+            state.exit_code = exit_code(error);
+            state.error.clone_from(&error.message);
+            record.container.host_config.auto_remove == Some(true)
+        });
+        let auto_remove = *noted.as_ref().unwrap_or(&false);
+        self.report(entry, noted.map(drop));
+        entry.history.send_modify(|history| {
+            history.running = false;
+            history.exit_code = exit_code(error);
+        });
+        if auto_remove {
+            self.remove_soon(entry);
+        }
+    }
+
+    /// A container whose record cannot be written goes on in memory; the disk tells
+    /// the truth again with the next change.
+    fn report(&self, entry: &Entry, result: Result<()>) {
+        if let Err(error) = result {
+            tracing::error!("the state of container {} was not kept: {error}", entry.id);
+        }
+    }
+
+    /// Waits for the end of a run, clears up after it, and does what the restart
+    /// policy says.
+    async fn supervise(
+        self,
+        entry: Arc<Entry>,
+        stdio: Arc<Stdio>,
+        exit: oneshot::Receiver<i64>,
+        pause: Duration,
+    ) {
+        let began = Instant::now();
+        let code = exit.await.unwrap_or(LOST);
+        let cgroup = cgroup(&entry.id);
+        let out_of_memory = was_out_of_memory(&cgroup);
+        // With a shared pid namespace its processes do not go with the first one.
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        let _ = timeout(OUTPUT_GRACE, stdio.ended()).await;
+        self.clear(&entry.id).await;
+
+        let closing = *self.shared.closing.borrow();
+        let long = began.elapsed() >= LONG_RUN;
+        {
+            let mut live = entry.live();
+            live.process = None;
+            live.stdio = Stdio::new(shape(&entry.record().container));
+        }
+        let noted = self.change(&entry, |record| {
+            let restart = !closing && wanted_after(record, code);
+            let state = &mut record.container.state;
+            state.status = if restart {
+                Status::Restarting
+            } else {
+                Status::Exited
+            };
+            state.pid = 0;
+            state.exit_code = code;
+            state.oom_killed = out_of_memory;
+            state.finished_at = clock::now();
+            restart
+        });
+        let restart = *noted.as_ref().unwrap_or(&false);
+        if noted.is_err() {
+            // In memory at least it has ended.
+            let state = &mut entry.record().container.state;
+            state.status = Status::Exited;
+            state.pid = 0;
+            state.exit_code = code;
+        }
+        self.report(&entry, noted.map(drop));
+        if out_of_memory {
+            self.tell(&entry, "oom", &[]);
+        }
+        let seconds = began.elapsed().as_secs().to_string();
+        self.tell(
+            &entry,
+            "die",
+            &[("exitCode", code.to_string()), ("execDuration", seconds)],
+        );
+        entry.history.send_modify(|history| {
+            history.running = restart;
+            history.runs += 1;
+            history.exit_code = code;
+        });
+        if restart {
+            let pause = if long { FIRST_PAUSE } else { pause };
+            self.start_again(entry, pause);
+        } else if entry.record().container.host_config.auto_remove == Some(true) {
+            self.remove_soon(&entry);
+        }
+    }
+
+    fn start_again(&self, entry: Arc<Entry>, pause: Duration) {
+        let containers = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _lifecycle = entry.lifecycle.lock().await;
+            if entry.record().container.state.status != Status::Restarting {
+                return;
+            }
+            let next = (pause * 2).min(LONGEST_PAUSE);
+            // Boxed: a launch can lead here again.
+            let launch = Box::pin(containers.launch(&entry, next, true));
+            if let Err(error) = launch.await {
+                tracing::error!("container {} was not started again: {error}", entry.id);
+            }
+        });
+    }
+
+    /// Takes away what a run leaves: mounts, cgroup, the runtime's state.
+    async fn clear(&self, id: &str) {
+        let paths = &self.shared.paths;
+        let removed = remove_cgroup(&cgroup(id)).await;
+        let unmounted = tokio::task::block_in_place(|| overlay::unmount(&paths.rootfs(id)));
+        for (what, result) in [("cgroup", removed), ("root file system", unmounted)] {
+            if let Err(error) = result {
+                tracing::warn!("the {what} of container {id} is left over: {error}");
+            }
+        }
+        for folder in [paths.bundle(id), paths.runtime_state().join(id)] {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!("{} is left over: {error}", folder.display());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Lets the container's user open its own stdio by name (`/dev/stdout`).
+fn give_to(ends: &ProcessEnds, user: &User) -> io::Result<()> {
+    let uid = rustix::fs::Uid::from_raw(user.uid);
+    for end in [&ends.stdin, &ends.stdout, &ends.stderr] {
+        // `/dev/null` is everybody's.
+        if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(end)?.st_mode)
+            == rustix::fs::FileType::Fifo
+        {
+            rustix::fs::fchown(end, Some(uid), None)?;
+        }
+    }
+    Ok(())
+}
+
+fn cgroup(id: &str) -> PathBuf {
+    let path = spec::cgroup_path(id);
+    Path::new(CGROUPS).join(path.trim_start_matches('/'))
+}
+
+fn was_out_of_memory(cgroup: &Path) -> bool {
+    fs::read_to_string(cgroup.join("memory.events")).is_ok_and(|events| {
+        events
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count.trim() != "0")
+    })
+}
+
+/// Removes a cgroup with those that the container made in it.
+async fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
+    // Killed processes leave a cgroup a moment after they are gone.
+    for _ in 0..100 {
+        match remove_cgroup_tree(cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            result => return result,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    remove_cgroup_tree(cgroup)
+}
+
+fn remove_cgroup_tree(cgroup: &Path) -> io::Result<()> {
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+        result => return result,
+    }
+    for item in fs::read_dir(cgroup)? {
+        let item = item?;
+        if item.file_type()?.is_dir() {
+            remove_cgroup_tree(&item.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}
+
+/// Whether its restart policy wants a container again that ended with `code`.
+fn wanted_after(record: &Record, code: i64) -> bool {
+    let Some(policy) = &record.container.host_config.restart_policy else {
+        return false;
+    };
+    if record.stopped_by_user {
+        return false;
+    }
+    match policy.name {
+        Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED) => true,
+        Some(RestartPolicyNameEnum::ON_FAILURE) => {
+            let most = policy.maximum_retry_count.unwrap_or(0);
+            code != 0 && (most == 0 || record.container.restart_count < most)
+        }
+        _ => false,
+    }
+}
+
+/// Whether its restart policy wants a container running after a boot.
+pub(super) fn wanted_after_boot(record: &Record) -> bool {
+    let state = &record.container.state;
+    let name = record
+        .container
+        .host_config
+        .restart_policy
+        .as_ref()
+        .and_then(|policy| policy.name);
+    match name {
+        Some(RestartPolicyNameEnum::ALWAYS) => state.status == Status::Exited,
+        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => {
+            state.status == Status::Exited && !record.stopped_by_user
+        }
+        Some(RestartPolicyNameEnum::ON_FAILURE) => {
+            state.exit_code == LOST && wanted_after(record, state.exit_code)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::docker::{HostConfig, RestartPolicy};
+
+    use super::*;
+
+    fn record(name: RestartPolicyNameEnum, most: i64) -> Record {
+        let mut record = Record::default();
+        record.container.host_config = HostConfig {
+            restart_policy: Some(RestartPolicy {
+                name: Some(name),
+                maximum_retry_count: Some(most),
+            }),
+            ..HostConfig::default()
+        };
+        record
+    }
+
+    #[test]
+    fn policies_decide_as_docker_says() {
+        use RestartPolicyNameEnum as Policy;
+        assert!(!wanted_after(&record(Policy::NO, 0), 1));
+        assert!(wanted_after(&record(Policy::ALWAYS, 0), 0));
+        assert!(!wanted_after(&record(Policy::ON_FAILURE, 0), 0));
+        assert!(wanted_after(&record(Policy::ON_FAILURE, 0), 1));
+        let mut tired = record(Policy::ON_FAILURE, 3);
+        tired.container.restart_count = 3;
+        assert!(!wanted_after(&tired, 1));
+        let mut stopped = record(Policy::ALWAYS, 0);
+        stopped.stopped_by_user = true;
+        assert!(!wanted_after(&stopped, 1));
+        stopped.container.state.status = Status::Exited;
+        assert!(wanted_after_boot(&stopped));
+    }
+}

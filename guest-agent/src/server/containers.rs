@@ -1,0 +1,312 @@
+//! Calls about containers and execs.
+
+use std::{result::Result as StdResult, sync::Arc};
+
+use guest_protocol::{
+    container::{Container, Exec},
+    frame::{self, FrameError},
+    methods::{
+        Attached, ContainerAttach, ContainerCreate, ContainerCreated, ContainerInspect,
+        ContainerKill, ContainerLogs, ContainerRemove, ContainerRename, ContainerResize,
+        ContainerRestart, ContainerStart, ContainerStop, ContainerTop, ContainerWait, ExecCreate,
+        ExecCreated, ExecInspect, ExecResize, ExecStart, ProcessList, WaitResult,
+    },
+};
+use tokio::{io::AsyncReadExt, sync::broadcast::error::RecvError};
+
+use super::{Connection, reply};
+use crate::{
+    agent::Agent,
+    containers::Containers,
+    error::Result,
+    exec::Command,
+    stdio::{
+        AttachEnd, Stdio, Streams, Subscription,
+        detach_keys::DetachKeys,
+        log_reader::{self, Selection},
+    },
+};
+
+fn containers(agent: &Agent) -> Result<&Containers> {
+    Ok(&agent.storage()?.containers)
+}
+
+pub(super) fn create(agent: &Agent, call: ContainerCreate) -> Result<ContainerCreated> {
+    containers(agent)?.create(call.name.as_deref(), *call.config, *call.host_config)
+}
+
+pub(super) async fn start(agent: &Agent, call: &ContainerStart) -> Result<()> {
+    containers(agent)?.start(&call.container).await
+}
+
+pub(super) async fn stop(agent: &Agent, call: &ContainerStop) -> Result<()> {
+    containers(agent)?
+        .stop(&call.container, call.signal.as_deref(), call.timeout)
+        .await
+}
+
+pub(super) async fn restart(agent: &Agent, call: &ContainerRestart) -> Result<()> {
+    containers(agent)?
+        .restart(&call.container, call.signal.as_deref(), call.timeout)
+        .await
+}
+
+pub(super) fn kill(agent: &Agent, call: &ContainerKill) -> Result<()> {
+    containers(agent)?.kill(&call.container, &call.signal)
+}
+
+pub(super) async fn remove(agent: &Agent, call: &ContainerRemove) -> Result<()> {
+    containers(agent)?
+        .remove(&call.container, call.force, call.volumes)
+        .await
+}
+
+pub(super) async fn rename(agent: &Agent, call: &ContainerRename) -> Result<()> {
+    containers(agent)?.rename(&call.container, &call.name).await
+}
+
+pub(super) fn inspect(agent: &Agent, call: &ContainerInspect) -> Result<Container> {
+    containers(agent)?.inspect(&call.container)
+}
+
+pub(super) fn list(agent: &Agent) -> Result<Vec<Container>> {
+    Ok(containers(agent)?.list())
+}
+
+pub(super) fn resize(agent: &Agent, call: &ContainerResize) -> Result<()> {
+    containers(agent)?.resize(&call.container, call.height, call.width)
+}
+
+pub(super) fn top(agent: &Agent, call: &ContainerTop) -> Result<ProcessList> {
+    containers(agent)?.top(&call.container)
+}
+
+pub(super) async fn wait(
+    agent: &Agent,
+    call: &ContainerWait,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    let registered =
+        containers(agent).and_then(|containers| containers.wait(&call.container, call.condition));
+    let wait = match registered {
+        Ok(wait) => wait,
+        Err(error) => return reply::<()>(connection, Err(error)).await,
+    };
+    reply(connection, Ok(())).await?;
+    let result = tokio::select! {
+        result = wait.done() => result,
+        () = hung_up(connection) => return Ok(()),
+    };
+    let result = match result {
+        Ok(exit_code) => WaitResult {
+            exit_code,
+            error: None,
+        },
+        Err(error) => WaitResult {
+            exit_code: 0,
+            error: Some(error.message),
+        },
+    };
+    reply(connection, Ok(result)).await
+}
+
+/// Waits until the host ends its side of a call in which it has nothing to say.
+async fn hung_up(connection: &mut Connection) {
+    let mut ignored = [0; 64];
+    while !matches!(connection.read(&mut ignored).await, Ok(0) | Err(_)) {}
+}
+
+pub(super) async fn attach(
+    agent: &Agent,
+    call: &ContainerAttach,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    let streams = Streams {
+        stdin: call.stdin,
+        stdout: call.stdout,
+        stderr: call.stderr,
+    };
+    let prepare = || {
+        let containers = containers(agent)?;
+        let keys = DetachKeys::parse(&call.detach_keys)?;
+        let stdio = containers.stdio(&call.container)?;
+        let (subscription, logged) = stdio.subscribe(streams);
+        Ok((containers, keys, stdio, subscription, logged))
+    };
+    let (containers, keys, stdio, subscription, logged) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => return reply::<Attached>(connection, Err(error)).await,
+    };
+    reply(connection, Ok(Attached { tty: stdio.tty() })).await?;
+    containers.attached(&call.container);
+    if call.logs {
+        let selection = Selection {
+            stdout: call.stdout,
+            stderr: call.stderr,
+            up_to: call.stream.then_some(logged),
+            ..Selection::default()
+        };
+        if let Ok(log) = containers.log(&call.container) {
+            log_reader::copy(
+                &log.path,
+                log.limits,
+                log.progress,
+                selection,
+                log.tty,
+                connection,
+            )
+            .await?;
+        }
+    }
+    if call.stream && carry(&stdio, subscription, connection, keys).await == AttachEnd::Detached {
+        containers.detached(&call.container);
+    }
+    Ok(())
+}
+
+async fn carry(
+    stdio: &Stdio,
+    subscription: Subscription,
+    connection: &mut Connection,
+    keys: DetachKeys,
+) -> AttachEnd {
+    let (mut reader, mut writer) = tokio::io::split(connection);
+    stdio
+        .attach(subscription, &mut reader, &mut writer, keys)
+        .await
+}
+
+pub(super) async fn logs(
+    agent: &Agent,
+    call: &ContainerLogs,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    let log = match containers(agent).and_then(|containers| containers.log(&call.container)) {
+        Ok(log) => log,
+        Err(error) => return reply::<Attached>(connection, Err(error)).await,
+    };
+    reply(connection, Ok(Attached { tty: log.tty })).await?;
+    let selection = Selection {
+        follow: call.follow,
+        stdout: call.stdout,
+        stderr: call.stderr,
+        since: call.since,
+        until: call.until,
+        timestamps: call.timestamps,
+        tail: call.tail,
+        up_to: None,
+    };
+    log_reader::copy(
+        &log.path,
+        log.limits,
+        log.progress,
+        selection,
+        log.tty,
+        connection,
+    )
+    .await
+    .map_err(FrameError::Io)
+}
+
+pub(super) fn create_exec(agent: &Agent, call: ExecCreate) -> Result<ExecCreated> {
+    let command = containers(agent)?.create_exec(&call.container, call.config)?;
+    Ok(ExecCreated {
+        id: command.exec().id,
+    })
+}
+
+pub(super) async fn start_exec(
+    agent: &Arc<Agent>,
+    call: &ExecStart,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    match start_subscribed(agent, call).await {
+        Ok((command, subscription)) => {
+            let tty = command.stdio().tty();
+            reply(connection, Ok(Attached { tty })).await?;
+            if !call.detach {
+                carry_exec(&command, subscription, connection).await;
+            }
+            Ok(())
+        }
+        Err(error) => reply::<Attached>(connection, Err(error)).await,
+    }
+}
+
+async fn start_subscribed(
+    agent: &Arc<Agent>,
+    call: &ExecStart,
+) -> Result<(Arc<Command>, Subscription)> {
+    let command = agent.execs.find(&call.exec)?;
+    if let Some([height, width]) = call.console_size {
+        command.stdio().resize(height, width);
+    }
+    let config = command.exec().config;
+    let streams = if call.detach {
+        Streams::default()
+    } else {
+        Streams {
+            stdin: config.attach_stdin,
+            stdout: config.attach_stdout,
+            stderr: config.attach_stderr,
+        }
+    };
+    let (subscription, _) = command.stdio().subscribe(streams);
+    // A task of its own: a host that hangs up must not leave it half started.
+    let (starting, containers) = (Arc::clone(&command), containers(agent)?.clone());
+    tokio::spawn(async move { containers.start_exec(&starting).await })
+        .await
+        .map_err(|error| {
+            guest_protocol::AgentError::system(format!("the exec was lost: {error}"))
+        })??;
+    Ok((command, subscription))
+}
+
+/// Carries an exec's stdio, and ends once its exit code can be asked for.
+pub(super) async fn carry_exec(
+    command: &Command,
+    subscription: Subscription,
+    connection: &mut Connection,
+) {
+    let keys = DetachKeys::parse(&command.exec().config.detach_keys);
+    let keys = match keys.or_else(|_| DetachKeys::parse("")) {
+        Ok(keys) => keys,
+        Err(error) => {
+            tracing::error!("{error}");
+            return;
+        }
+    };
+    if carry(command.stdio(), subscription, connection, keys).await == AttachEnd::Output {
+        command.ended().await;
+    }
+}
+
+pub(super) fn inspect_exec(agent: &Agent, call: &ExecInspect) -> Result<Exec> {
+    Ok(agent.execs.find(&call.exec)?.exec())
+}
+
+pub(super) fn resize_exec(agent: &Agent, call: &ExecResize) -> Result<()> {
+    agent.execs.resize(&call.exec, call.height, call.width)
+}
+
+pub(super) async fn events(
+    agent: &Agent,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    let mut events = match containers(agent) {
+        Ok(containers) => containers.events().subscribe(),
+        Err(error) => return reply::<()>(connection, Err(error)).await,
+    };
+    reply(connection, Ok(())).await?;
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = hung_up(connection) => return Ok(()),
+        };
+        match event {
+            Ok(event) => frame::write(connection, &event).await?,
+            Err(RecvError::Lagged(lost)) => tracing::warn!("a listener missed {lost} events"),
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}

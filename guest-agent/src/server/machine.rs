@@ -1,0 +1,51 @@
+//! Calls about the machine itself.
+
+use std::{result::Result as StdResult, sync::Arc};
+
+use guest_protocol::{
+    frame::FrameError,
+    machine::Info,
+    methods::{ExecCreated, MachineLogs, MachineShell, SetTime},
+};
+
+use super::{Connection, containers::carry_exec, reply};
+use crate::{agent::Agent, clock, error::Result, machine};
+
+pub(super) fn info(agent: &Agent) -> Result<Info> {
+    machine::info(agent)
+}
+
+pub(super) fn set_time(call: &SetTime) -> Result<()> {
+    clock::set(call.time)
+}
+
+pub(super) async fn logs(
+    agent: &Agent,
+    call: &MachineLogs,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    reply(connection, Ok(())).await?;
+    agent
+        .log
+        .copy_to(connection, call.tail, call.follow)
+        .await
+        .map_err(FrameError::Io)
+}
+
+pub(super) async fn shell(
+    agent: &Arc<Agent>,
+    call: MachineShell,
+    connection: &mut Connection,
+) -> StdResult<(), FrameError> {
+    match machine::shell(&agent.execs, call.config).await {
+        Ok((command, subscription)) => {
+            let created = ExecCreated {
+                id: command.exec().id,
+            };
+            reply(connection, Ok(created)).await?;
+            carry_exec(&command, subscription, connection).await;
+            Ok(())
+        }
+        Err(error) => reply::<ExecCreated>(connection, Err(error)).await,
+    }
+}

@@ -1,0 +1,233 @@
+//! Calls from the host: one connection, one call.
+//!
+//! A [`Listener`] brings connections, [`serve`] reads one request from each and
+//! gives it to the handler of its method, in [`containers`], [`images`] or
+//! [`machine`]. Handlers know the protocol and no details; those are the modules'
+//! that they call.
+//!
+//! The peer is not trusted to be well-behaved: a request must come soon, be of a
+//! bounded size, and only so many connections are open at once.
+
+mod containers;
+mod images;
+mod machine;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use guest_protocol::{
+    AgentError,
+    frame::{self, FrameError, Reply},
+    methods::Request,
+};
+use serde::Serialize;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::UnixListener,
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+use crate::{
+    agent::Agent,
+    error::{Context, Result},
+};
+
+/// How many connections are served at once; further ones wait.
+const MOST_CONNECTIONS: usize = 1024;
+
+/// How long a connection may take to say what it wants.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the host may take to close a connection that is done.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A byte stream from a host.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection from a host.
+pub(crate) type Connection = Box<dyn Stream>;
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// The machine's vsock.
+    Vsock(VsockListener),
+    /// A unix socket, for development outside of a machine.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens on a vsock port.
+    ///
+    /// # Errors
+    /// When there is no vsock, or the port is taken.
+    pub(crate) fn vsock(port: u32) -> Result<Self> {
+        VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
+            .map(Self::Vsock)
+            .context(format_args!("cannot listen on vsock port {port}"))
+    }
+
+    /// Listens on a unix socket that only its owner can use.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub(crate) fn unix(path: &Path) -> Result<Self> {
+        let mask = rustix::process::umask(rustix::fs::Mode::from(0o177));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        listener
+            .map(Self::Unix)
+            .context(format_args!("cannot listen on {}", path.display()))
+    }
+
+    /// The next connection. Only the host may call: on vsock, others are turned
+    /// away.
+    pub(crate) async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Vsock(listener) => loop {
+                let (stream, peer) = listener.accept().await?;
+                if peer.cid() == VMADDR_CID_HOST {
+                    return Ok(Box::new(stream));
+                }
+                tracing::warn!("a call from vsock address {} was turned away", peer.cid());
+            },
+            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Tells the host that the agent answers: connects to its port and closes.
+///
+/// # Errors
+/// When nobody listens there.
+pub(crate) async fn announce(port: u32) -> Result<()> {
+    VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port))
+        .await
+        .map(drop)
+        .context("cannot tell the host that the machine is ready")
+}
+
+/// Serves connections for as long as the process lives.
+pub(crate) async fn serve(agent: Arc<Agent>, listener: Listener) {
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        // Never closed, so this cannot fail.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok(connection) => {
+                let agent = Arc::clone(&agent);
+                tokio::spawn(async move {
+                    if let Err(error) = call(&agent, connection).await {
+                        tracing::debug!("a call ended early: {error}");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a connection was lost before it was accepted: {error}");
+                // Out of files, most likely: it passes when calls end.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn call(
+    agent: &Arc<Agent>,
+    mut connection: Connection,
+) -> std::result::Result<(), FrameError> {
+    let request = match timeout(REQUEST_TIMEOUT, frame::read(&mut connection)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(FrameError::Closed)) | Err(_) => return Ok(()),
+        Ok(Err(error)) => {
+            let error = AgentError::invalid(format!("the request was not understood: {error}"));
+            reply::<()>(&mut connection, Err(error)).await?;
+            return finish(connection).await;
+        }
+    };
+    let name = Request::name(&request);
+    tracing::debug!("call {name}");
+    dispatch(agent, request, &mut connection).await?;
+    finish(connection).await
+}
+
+async fn dispatch(
+    agent: &Arc<Agent>,
+    request: Request,
+    connection: &mut Connection,
+) -> std::result::Result<(), FrameError> {
+    match request {
+        Request::MachineInfo(_) => reply(connection, machine::info(agent)).await,
+        Request::SetTime(call) => reply(connection, machine::set_time(&call)).await,
+        Request::MachineLogs(call) => machine::logs(agent, &call, connection).await,
+        Request::MachineShell(call) => machine::shell(agent, call, connection).await,
+
+        Request::LayersMissing(call) => reply(connection, images::missing(agent, &call)).await,
+        Request::LayerImport(call) => images::import(agent, call, connection).await,
+        Request::ImageCreate(call) => reply(connection, images::create(agent, &call)).await,
+        Request::ImageList(_) => reply(connection, images::list(agent)).await,
+        Request::ImageInspect(call) => reply(connection, images::inspect(agent, &call)).await,
+        Request::ImageTag(call) => reply(connection, images::tag(agent, &call)).await,
+        Request::ImageRemove(call) => reply(connection, images::remove(agent, &call)).await,
+
+        Request::ContainerCreate(call) => reply(connection, containers::create(agent, call)).await,
+        Request::ContainerStart(call) => {
+            reply(connection, containers::start(agent, &call).await).await
+        }
+        Request::ContainerStop(call) => {
+            reply(connection, containers::stop(agent, &call).await).await
+        }
+        Request::ContainerRestart(call) => {
+            reply(connection, containers::restart(agent, &call).await).await
+        }
+        Request::ContainerKill(call) => reply(connection, containers::kill(agent, &call)).await,
+        Request::ContainerRemove(call) => {
+            reply(connection, containers::remove(agent, &call).await).await
+        }
+        Request::ContainerRename(call) => {
+            reply(connection, containers::rename(agent, &call).await).await
+        }
+        Request::ContainerInspect(call) => {
+            reply(connection, containers::inspect(agent, &call)).await
+        }
+        Request::ContainerList(_) => reply(connection, containers::list(agent)).await,
+        Request::ContainerWait(call) => containers::wait(agent, &call, connection).await,
+        Request::ContainerAttach(call) => containers::attach(agent, &call, connection).await,
+        Request::ContainerLogs(call) => containers::logs(agent, &call, connection).await,
+        Request::ContainerResize(call) => reply(connection, containers::resize(agent, &call)).await,
+        Request::ContainerTop(call) => reply(connection, containers::top(agent, &call)).await,
+
+        Request::ExecCreate(call) => reply(connection, containers::create_exec(agent, call)).await,
+        Request::ExecStart(call) => containers::start_exec(agent, &call, connection).await,
+        Request::ExecInspect(call) => {
+            reply(connection, containers::inspect_exec(agent, &call)).await
+        }
+        Request::ExecResize(call) => reply(connection, containers::resize_exec(agent, &call)).await,
+
+        Request::Events(_) => containers::events(agent, connection).await,
+    }
+}
+
+async fn reply<T: Serialize>(
+    connection: &mut Connection,
+    result: Result<T>,
+) -> std::result::Result<(), FrameError> {
+    frame::write(connection, &Reply::from(result)).await
+}
+
+/// Ends the stream to the host, and waits until the host has ended its own: closed
+/// with bytes of the host's unread, a connection loses what we sent.
+async fn finish(mut connection: Connection) -> std::result::Result<(), FrameError> {
+    connection.shutdown().await?;
+    let drain = async {
+        let mut rest = [0; 4096];
+        while !matches!(connection.read(&mut rest).await, Ok(0) | Err(_)) {}
+    };
+    // A host that does not close is cut off.
+    let _ = timeout(CLOSE_TIMEOUT, drain).await;
+    Ok(())
+}

@@ -1,0 +1,455 @@
+//! Reading a container's log back: the end of it, a span of time, or as it grows.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::watch,
+};
+
+use super::json_log::{Limits, Progress, rotated};
+use crate::clock;
+
+/// The longest entry that is read: a line of output with every byte escaped.
+const LONGEST_ENTRY: u64 = 256 * 1024;
+
+/// What of a log is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Selection {
+    /// Go on until the container ends.
+    pub(crate) follow: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// From this time on, Unix nanoseconds; zero for the beginning.
+    pub(crate) since: i64,
+    /// Up to this time; zero for the end.
+    pub(crate) until: i64,
+    /// A timestamp before each entry.
+    pub(crate) timestamps: bool,
+    /// Only the last so many entries.
+    pub(crate) tail: Option<u64>,
+    /// Read no further than this many bytes of the current file.
+    pub(crate) up_to: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    log: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    stream: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    time: std::borrow::Cow<'a, str>,
+}
+
+/// Writes what `selection` asks of the log at `path` to `output`: raw for a
+/// terminal's log, else in Docker's frames.
+///
+/// # Errors
+/// When the log cannot be read or `output` fails.
+pub(crate) async fn copy<W>(
+    path: &Path,
+    limits: Limits,
+    mut progress: watch::Receiver<Progress>,
+    selection: Selection,
+    tty: bool,
+    output: &mut W,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut files = open_all(path, limits)?;
+    if let Some(tail) = selection.tail {
+        skip_to_tail(&mut files, tail)?;
+    }
+    let mut batch = Vec::new();
+    let Some(current) = files.pop() else {
+        // Never started: there is nothing until it is.
+        if !selection.follow {
+            return Ok(());
+        }
+        return follow_from_start(path, progress, selection, tty, output).await;
+    };
+    for file in files {
+        let mut entries = Entries::new(file, None);
+        while entries.next_batch(&selection, tty, &mut batch)? {
+            output.write_all(&batch).await?;
+        }
+        output.write_all(&batch).await?;
+    }
+    let entries = Entries::new(current, selection.up_to);
+    follow(entries, path, &mut progress, selection, tty, output).await
+}
+
+async fn follow_from_start<W>(
+    path: &Path,
+    mut progress: watch::Receiver<Progress>,
+    selection: Selection,
+    tty: bool,
+    output: &mut W,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    if !progress.borrow().running {
+        return Ok(());
+    }
+    let entries = Entries::new(File::open(path)?, None);
+    follow(entries, path, &mut progress, selection, tty, output).await
+}
+
+async fn follow<W>(
+    mut entries: Entries,
+    path: &Path,
+    progress: &mut watch::Receiver<Progress>,
+    selection: Selection,
+    tty: bool,
+    output: &mut W,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut batch = Vec::new();
+    loop {
+        // Read before the file is: what comes in between is seen next time.
+        let running = progress.borrow_and_update().running;
+        let rotated_away = entries.rotated_away(path)?;
+        while entries.next_batch(&selection, tty, &mut batch)? {
+            output.write_all(&batch).await?;
+        }
+        output.write_all(&batch).await?;
+        output.flush().await?;
+        if entries.past_the_end {
+            return Ok(());
+        }
+        if rotated_away {
+            entries = Entries::new(File::open(path)?, None);
+            continue;
+        }
+        if !selection.follow || !running || progress.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads entries from one file.
+struct Entries {
+    file: BufReader<File>,
+    /// A line whose end is not written yet.
+    line: Vec<u8>,
+    remaining: Option<u64>,
+    /// An entry was later than wanted.
+    past_the_end: bool,
+}
+
+impl Entries {
+    fn new(file: File, remaining: Option<u64>) -> Self {
+        Self {
+            file: BufReader::with_capacity(64 * 1024, file),
+            line: Vec::new(),
+            remaining,
+            past_the_end: false,
+        }
+    }
+
+    fn rotated_away(&self, path: &Path) -> io::Result<bool> {
+        let current = match std::fs::metadata(path) {
+            Ok(current) => current,
+            // Removed with its container.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mine = self.file.get_ref().metadata()?;
+        Ok((mine.dev(), mine.ino()) != (current.dev(), current.ino()))
+    }
+
+    /// Replaces `batch` with the next entries as they are sent; false when the
+    /// end of the file was reached for now.
+    fn next_batch(
+        &mut self,
+        selection: &Selection,
+        tty: bool,
+        batch: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        batch.clear();
+        while batch.len() < 32 * 1024 {
+            let room = LONGEST_ENTRY - self.line.len() as u64;
+            let limit = self.remaining.map_or(room, |remaining| remaining.min(room));
+            let length = (&mut self.file)
+                .take(limit)
+                .read_until(b'\n', &mut self.line)? as u64;
+            if let Some(remaining) = &mut self.remaining {
+                *remaining -= length;
+            }
+            if length == 0 && room > 0 {
+                return Ok(false);
+            }
+            if !self.line.ends_with(b"\n") && length < room {
+                // A line in the writing.
+                if length < limit {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            // What is not an entry, say after a power cut, is passed over.
+            if let Ok(entry) = serde_json::from_slice::<Entry<'_>>(&line) {
+                if self.append(&entry, selection, tty, batch) {
+                    self.past_the_end = true;
+                    return Ok(false);
+                }
+            }
+            self.line = line;
+            self.line.clear();
+        }
+        Ok(true)
+    }
+
+    /// True when the entry is later than wanted.
+    fn append(
+        &self,
+        entry: &Entry<'_>,
+        selection: &Selection,
+        tty: bool,
+        batch: &mut Vec<u8>,
+    ) -> bool {
+        let (number, wanted) = match &*entry.stream {
+            "stderr" => (2, selection.stderr),
+            _ => (1, selection.stdout),
+        };
+        if selection.since != 0 || selection.until != 0 {
+            let time = clock::parse_rfc3339(&entry.time).unwrap_or(0);
+            if selection.until != 0 && time > selection.until {
+                return true;
+            }
+            if time < selection.since {
+                return false;
+            }
+        }
+        if !wanted {
+            return false;
+        }
+        let stamp = if selection.timestamps {
+            format!("{} ", entry.time)
+        } else {
+            String::new()
+        };
+        if !tty {
+            let length = (stamp.len() + entry.log.len()) as u32;
+            batch.extend_from_slice(&[number, 0, 0, 0]);
+            batch.extend_from_slice(&length.to_be_bytes());
+        }
+        batch.extend_from_slice(stamp.as_bytes());
+        batch.extend_from_slice(entry.log.as_bytes());
+        false
+    }
+}
+
+/// The log's files, oldest first.
+fn open_all(path: &Path, limits: Limits) -> io::Result<Vec<File>> {
+    let paths: Vec<PathBuf> = (0..limits.max_files)
+        .rev()
+        .map(|number| rotated(path, number))
+        .collect();
+    let mut files = Vec::new();
+    for path in paths {
+        match File::open(path) {
+            Ok(file) => files.push(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+/// Places the files so that `tail` entries are left to read; drops those before.
+fn skip_to_tail(files: &mut Vec<File>, tail: u64) -> io::Result<()> {
+    let mut left = tail;
+    let mut first = files.len();
+    for (index, file) in files.iter_mut().enumerate().rev() {
+        first = index;
+        left = seek_back(file, left)?;
+        if left == 0 {
+            break;
+        }
+    }
+    files.drain(..first.min(files.len()));
+    Ok(())
+}
+
+/// Places `file` before its last `lines` lines, and says how many it lacks.
+fn seek_back(file: &mut File, lines: u64) -> io::Result<u64> {
+    const BLOCK: u64 = 64 * 1024;
+    let mut end = file.seek(SeekFrom::End(0))?;
+    if lines == 0 {
+        return Ok(0);
+    }
+    // The newline at the end of the last line counts for no line.
+    let mut wanted = lines + 1;
+    let mut block = vec![0; BLOCK as usize];
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        let bytes = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(bytes)?;
+        for (index, _) in bytes
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\n')
+        {
+            wanted -= 1;
+            if wanted == 0 {
+                file.seek(SeekFrom::Start(start + index as u64 + 1))?;
+                return Ok(0);
+            }
+        }
+        end = start;
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(wanted - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stdio::{Stream, json_log::LogWriter};
+
+    fn log_of(writes: &[(Stream, &[u8])], limits: Limits) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.log");
+        let mut log = LogWriter::open(&path, limits, Arc::default()).unwrap();
+        for (stream, bytes) in writes {
+            log.write(*stream, bytes);
+        }
+        (folder, path)
+    }
+
+    const ALL: Selection = Selection {
+        follow: false,
+        stdout: true,
+        stderr: true,
+        since: 0,
+        until: 0,
+        timestamps: false,
+        tail: None,
+        up_to: None,
+    };
+
+    fn read(path: &Path, limits: Limits, selection: Selection) -> String {
+        let mut output = Vec::new();
+        let (_sender, progress) = watch::channel(Progress::default());
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(copy(path, limits, progress, selection, true, &mut output))
+            .unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn streams_and_tail_are_selected() {
+        let (_folder, path) = log_of(
+            &[
+                (Stream::Stdout, b"one\ntw"),
+                (Stream::Stderr, b"error\n"),
+                (Stream::Stdout, b"o\nthree"),
+            ],
+            Limits::default(),
+        );
+        let limits = Limits::default();
+        assert_eq!(read(&path, limits, ALL), "one\nerror\ntwo\nthree");
+        let selection = Selection {
+            stderr: false,
+            ..ALL
+        };
+        assert_eq!(read(&path, limits, selection), "one\ntwo\nthree");
+        let selection = Selection {
+            tail: Some(2),
+            ..ALL
+        };
+        assert_eq!(read(&path, limits, selection), "two\nthree");
+        let selection = Selection {
+            tail: Some(0),
+            ..ALL
+        };
+        assert_eq!(read(&path, limits, selection), "");
+        let selection = Selection { until: 1, ..ALL };
+        assert_eq!(read(&path, limits, selection), "");
+    }
+
+    #[test]
+    fn a_log_never_outgrows_its_limits() {
+        let limits = Limits {
+            max_size: 4096,
+            max_files: 3,
+        };
+        let (folder, path) = log_of(&[(Stream::Stdout, b"a line of output\n"); 400], limits);
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            assert!(file.unwrap().metadata().unwrap().len() <= 4096);
+        }
+        let text = read(&path, limits, ALL);
+        assert!(text.lines().count() > 60, "{}", text.lines().count());
+        let selection = Selection {
+            tail: Some(50),
+            ..ALL
+        };
+        assert_eq!(read(&path, limits, selection).lines().count(), 50);
+    }
+
+    #[test]
+    fn a_follower_reads_on_until_the_run_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.log");
+        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let limits = Limits {
+            max_size: 2000,
+            max_files: 2,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut log = LogWriter::open(&path, limits, progress.clone()).unwrap();
+            let receiver = progress.subscribe();
+            let reader = tokio::spawn(async move {
+                let mut output = Vec::new();
+                let selection = Selection {
+                    follow: true,
+                    ..ALL
+                };
+                copy(&path, limits, receiver, selection, true, &mut output)
+                    .await
+                    .unwrap();
+                output
+            });
+            for number in 0..100 {
+                log.write(Stream::Stdout, format!("{number}\n").as_bytes());
+                tokio::task::yield_now().await;
+            }
+            drop(log);
+            let output = String::from_utf8(reader.await.unwrap()).unwrap();
+            let expected: String = (0..100).map(|number| format!("{number}\n")).collect();
+            assert_eq!(output, expected);
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn text_comes_back_as_it_was(writes in proptest::collection::vec("\\PC{0,30}\n?", 0..40)) {
+            let pieces: Vec<_> = writes.iter().map(|text| (Stream::Stdout, text.as_bytes())).collect();
+            let (_folder, path) = log_of(&pieces, Limits::default());
+            prop_assert_eq!(read(&path, Limits::default(), ALL), writes.concat());
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! The stdio of a container's or exec's process, from its start to its end.
+//!
+//! One [`Stdio`] serves one run of one process. It owns the agent's ends of the
+//! pipes or the terminal's master, pumps what the process writes into the log and
+//! to every attached connection, and brings attached connections' bytes to its
+//! stdin. Containers and execs use it; it knows neither.
+//!
+//! Backpressure is Docker's: an attached connection that is slow to read has a
+//! bounded queue, and when that is full the process's writes block. Nothing is
+//! dropped.
+
+pub(crate) mod console;
+pub(crate) mod detach_keys;
+pub(crate) mod file;
+pub(crate) mod json_log;
+pub(crate) mod log_reader;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rustix::{
+    fs::{Mode, OFlags},
+    pipe::{PipeFlags, pipe_with},
+    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, watch},
+};
+
+use self::{detach_keys::DetachKeys, file::AsyncFile, json_log::LogWriter};
+
+/// Bytes read from a process at once.
+const CHUNK: usize = 32 * 1024;
+
+/// Chunks that wait for one attached connection.
+const QUEUE: usize = 8;
+
+/// How long the output of a process that ended may be open and silent.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of the header before each chunk of a stream that is no terminal's.
+const HEADER: usize = 8;
+
+/// One of a process's output streams; the values are those of Docker's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output, or the terminal.
+    Stdout = 1,
+    /// Standard error.
+    Stderr = 2,
+}
+
+/// Which streams a connection joins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Streams {
+    /// Carry stdin.
+    pub(crate) stdin: bool,
+    /// Carry stdout.
+    pub(crate) stdout: bool,
+    /// Carry stderr.
+    pub(crate) stderr: bool,
+}
+
+/// How an attached connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachEnd {
+    /// The process's output ended.
+    Output,
+    /// The user typed the detach keys.
+    Detached,
+    /// The connection failed.
+    Gone,
+}
+
+/// How a process's stdio is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shape {
+    /// A terminal rather than pipes.
+    pub(crate) tty: bool,
+    /// Stdin can be attached; otherwise it is `/dev/null`.
+    pub(crate) open_stdin: bool,
+    /// Stdin ends with the first connection that was attached to it.
+    pub(crate) stdin_once: bool,
+}
+
+/// The process's ends of its stdio.
+#[derive(Debug)]
+pub(crate) struct ProcessEnds {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// The agent's ends, until pumping starts.
+#[derive(Debug)]
+pub(crate) struct AgentEnds {
+    stdin: Option<AsyncFile>,
+    outputs: Vec<(Stream, AsyncFile)>,
+    terminal: Option<AsyncFile>,
+}
+
+/// The stdio of one run.
+#[derive(Debug)]
+pub(crate) struct Stdio {
+    shape: Shape,
+    state: Mutex<State>,
+    /// `None` until the process is there; the file inside goes when stdin ends.
+    stdin: watch::Sender<Option<Arc<tokio::sync::Mutex<Option<AsyncFile>>>>>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    attached: Vec<Attached>,
+    log: Option<LogWriter>,
+    terminal: Option<AsyncFile>,
+    size: Option<(u16, u16)>,
+    pumps: usize,
+    /// Pumps that wait for an attached connection to take a chunk.
+    delivering: usize,
+}
+
+#[derive(Debug)]
+struct Attached {
+    streams: Streams,
+    queue: mpsc::Sender<Bytes>,
+}
+
+/// A connection's place among the readers of a process's output.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    queue: mpsc::Receiver<Bytes>,
+    streams: Streams,
+}
+
+impl Stdio {
+    /// Stdio for a process that is yet to be started. Connections can attach
+    /// already.
+    pub(crate) fn new(shape: Shape) -> Arc<Self> {
+        Arc::new(Self {
+            shape,
+            state: Mutex::default(),
+            stdin: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    /// Whether it is a terminal.
+    pub(crate) fn tty(&self) -> bool {
+        self.shape.tty
+    }
+
+    /// Pipes for a process without a terminal.
+    ///
+    /// # Errors
+    /// When the machine is out of files.
+    pub(crate) fn pipes(&self) -> io::Result<(AgentEnds, ProcessEnds)> {
+        let (stdin, to_stdin) = if self.shape.open_stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            (read, Some(AsyncFile::new(write)?))
+        } else {
+            (null()?, None)
+        };
+        let (from_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (from_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let agent = AgentEnds {
+            stdin: to_stdin,
+            outputs: vec![
+                (Stream::Stdout, AsyncFile::new(from_stdout)?),
+                (Stream::Stderr, AsyncFile::new(from_stderr)?),
+            ],
+            terminal: None,
+        };
+        Ok((
+            agent,
+            ProcessEnds {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// The agent's ends of a terminal, from its master.
+    ///
+    /// # Errors
+    /// When the master cannot be polled.
+    pub(crate) fn terminal(&self, master: OwnedFd) -> io::Result<AgentEnds> {
+        let master = AsyncFile::new(master)?;
+        Ok(AgentEnds {
+            stdin: self.shape.open_stdin.then(|| master.clone()),
+            outputs: vec![(Stream::Stdout, master.clone())],
+            terminal: Some(master),
+        })
+    }
+
+    /// Starts to carry bytes, with `log` as one of the readers.
+    pub(crate) fn start(self: &Arc<Self>, ends: AgentEnds, log: Option<LogWriter>) {
+        let AgentEnds {
+            stdin,
+            outputs,
+            terminal,
+        } = ends;
+        {
+            let mut state = self.lock();
+            state.log = log;
+            state.pumps = outputs.len();
+            if let (Some(terminal), Some((height, width))) = (&terminal, state.size) {
+                set_size(terminal, height, width);
+            }
+            state.terminal = terminal;
+        }
+        self.stdin
+            .send_replace(Some(Arc::new(tokio::sync::Mutex::new(stdin))));
+        for (stream, source) in outputs {
+            let stdio = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = stdio.pump(source, stream).await {
+                    tracing::warn!("reading a process's output failed: {error}");
+                }
+                stdio.pump_ended();
+            });
+        }
+    }
+
+    /// Ends it without a process: the start failed, or there will be none.
+    /// Attached connections end.
+    pub(crate) fn cancel(&self) {
+        self.end(&mut self.lock());
+    }
+
+    /// Waits until all output was read and handed on.
+    pub(crate) async fn ended(&self) {
+        // An error means that the sender is gone, and with it the process.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// As [`ended`](Self::ended), for a process that has ended: gives up when what
+    /// it left behind keeps its output open but writes nothing for
+    /// [`LINGER`].
+    pub(crate) async fn drain(&self) {
+        while tokio::time::timeout(LINGER, self.ended()).await.is_err() {
+            if self.lock().delivering == 0 {
+                self.cancel();
+            }
+        }
+    }
+
+    /// Sets the terminal's size now, or at the start when there is none yet.
+    pub(crate) fn resize(&self, height: u16, width: u16) {
+        let mut state = self.lock();
+        state.size = Some((height, width));
+        if let Some(terminal) = &state.terminal {
+            set_size(terminal, height, width);
+        }
+    }
+
+    /// Takes a place among the readers. What the process writes from now on
+    /// reaches it; the second value is how many bytes were logged before.
+    pub(crate) fn subscribe(&self, streams: Streams) -> (Subscription, u64) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let mut state = self.lock();
+        let logged = state.log.as_ref().map_or(0, LogWriter::written);
+        if !*self.ended.borrow() {
+            state.attached.push(Attached {
+                streams,
+                queue: sender,
+            });
+        }
+        (Subscription { queue, streams }, logged)
+    }
+
+    /// Carries bytes between a connection and the process until its output ends,
+    /// the user detaches, or the connection fails.
+    pub(crate) async fn attach<R, W>(
+        &self,
+        mut subscription: Subscription,
+        reader: &mut R,
+        writer: &mut W,
+        mut detach_keys: DetachKeys,
+    ) -> AttachEnd
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let output = async {
+            while let Some(chunk) = subscription.queue.recv().await {
+                let bytes = if self.shape.tty {
+                    &chunk[HEADER..]
+                } else {
+                    &chunk[..]
+                };
+                if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
+                    return AttachEnd::Gone;
+                }
+            }
+            AttachEnd::Output
+        };
+        let input = async {
+            if subscription.streams.stdin
+                && self.shape.open_stdin
+                && self.carry_stdin(reader, &mut detach_keys).await
+            {
+                return AttachEnd::Detached;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            end = output => end,
+            end = input => end,
+        }
+    }
+
+    /// Brings a connection's bytes to stdin until either ends. True when the user
+    /// typed the detach keys.
+    async fn carry_stdin<R>(&self, reader: &mut R, detach_keys: &mut DetachKeys) -> bool
+    where
+        R: AsyncRead + Unpin,
+    {
+        let mut started = self.stdin.subscribe();
+        let Ok(Some(stdin)) = started
+            .wait_for(Option::is_some)
+            .await
+            .map(|stdin| stdin.clone())
+        else {
+            return false;
+        };
+        let mut buffer = vec![0; 16 * 1024];
+        let mut typed = Vec::new();
+        loop {
+            let length = match reader.read(&mut buffer).await {
+                Ok(length) if length > 0 => length,
+                // A connection that fails has no more input either.
+                _ => break,
+            };
+            let mut bytes = &buffer[..length];
+            let mut detached = false;
+            if self.shape.tty {
+                typed.clear();
+                detached = detach_keys.filter(bytes, &mut typed);
+                bytes = &typed;
+            }
+            let mut stdin = stdin.lock().await;
+            let Some(file) = stdin.as_mut() else {
+                return detached;
+            };
+            // The process closed its stdin: nobody reads what is typed.
+            if file.write_all(bytes).await.is_err() {
+                return detached;
+            }
+            if detached {
+                return true;
+            }
+        }
+        if self.shape.stdin_once && !self.shape.tty {
+            stdin.lock().await.take();
+        }
+        false
+    }
+
+    async fn pump(&self, mut source: AsyncFile, stream: Stream) -> io::Result<()> {
+        loop {
+            // Idle processes hold no buffer.
+            source.readable().await?;
+            let mut chunk = BytesMut::with_capacity(HEADER + CHUNK);
+            chunk.put_bytes(0, HEADER);
+            let length = source.read_buf(&mut chunk).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            chunk[0] = stream as u8;
+            chunk[4..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
+            let chunk = chunk.freeze();
+            let readers = self.record(&chunk[HEADER..], stream);
+            self.lock().delivering += 1;
+            for queue in readers {
+                // A reader that went away is dropped when the next chunk comes.
+                let _ = queue.send(chunk.clone()).await;
+            }
+            self.lock().delivering -= 1;
+        }
+    }
+
+    /// Logs what came, and says who else gets it.
+    fn record(&self, bytes: &[u8], stream: Stream) -> Vec<mpsc::Sender<Bytes>> {
+        let mut state = self.lock();
+        if let Some(log) = &mut state.log {
+            log.write(stream, bytes);
+        }
+        state
+            .attached
+            .retain(|attached| !attached.queue.is_closed());
+        state
+            .attached
+            .iter()
+            .filter(|attached| match stream {
+                Stream::Stdout => attached.streams.stdout,
+                Stream::Stderr => attached.streams.stderr,
+            })
+            .map(|attached| attached.queue.clone())
+            .collect()
+    }
+
+    fn pump_ended(&self) {
+        let mut state = self.lock();
+        state.pumps = state.pumps.saturating_sub(1);
+        if state.pumps == 0 {
+            self.end(&mut state);
+        }
+    }
+
+    fn end(&self, state: &mut State) {
+        state.attached.clear();
+        state.terminal = None;
+        // Dropping the writer brings an unfinished last line into the log.
+        state.log = None;
+        self.stdin.send_replace(None);
+        self.ended.send_replace(true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `/dev/null`, for a stdin that nobody attaches to.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// A terminal in the machine's own devpts: its master, and the process's ends.
+///
+/// # Errors
+/// When there is no devpts, or no terminal left.
+pub(crate) fn open_terminal() -> io::Result<(OwnedFd, ProcessEnds)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags)?;
+    unlockpt(&master)?;
+    let stdin = ioctl_tiocgptpeer(&master, flags)?;
+    let stdout = stdin.try_clone()?;
+    let stderr = stdin.try_clone()?;
+    Ok((
+        master,
+        ProcessEnds {
+            stdin,
+            stdout,
+            stderr,
+        },
+    ))
+}
+
+fn set_size(terminal: &AsyncFile, height: u16, width: u16) {
+    let size = Winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    if let Err(error) = tcsetwinsize(terminal, size) {
+        tracing::warn!("a terminal kept its size: {error}");
+    }
+}
