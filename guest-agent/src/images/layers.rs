@@ -32,7 +32,7 @@ use super::{
 
 /// How long a layer that nothing uses is kept for the image that is to be made of
 /// it: a pull brings other layers in the meantime.
-const LEASE: Duration = Duration::from_secs(60 * 60);
+const LEASE: Duration = Duration::from_hours(1);
 
 /// Name of the directory in a layer's own that holds its files.
 const FILES: &str = "fs";

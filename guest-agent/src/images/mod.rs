@@ -23,7 +23,6 @@ mod import;
 mod layers;
 pub mod overlay;
 mod records;
-mod reference;
 mod removal;
 mod store;
 pub mod trash;

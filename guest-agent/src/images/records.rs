@@ -6,11 +6,9 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use guest_protocol::{AgentError, ErrorKind};
+use guest_protocol::{AgentError, ErrorKind, reference::Reference};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
-
-use super::reference::Reference;
 
 /// Image id to [`ImageRecord`], as JSON.
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
@@ -111,12 +109,12 @@ impl Records {
                 .map_err(redb::Error::from)?;
             for (reference, id) in &changes.put_references {
                 references
-                    .insert(reference.to_string().as_str(), *id)
+                    .insert(reference.in_full().as_str(), *id)
                     .map_err(redb::Error::from)?;
             }
             for reference in &changes.drop_references {
                 references
-                    .remove(reference.to_string().as_str())
+                    .remove(reference.in_full().as_str())
                     .map_err(redb::Error::from)?;
             }
             let mut layers = transaction.open_table(LAYERS).map_err(redb::Error::from)?;
@@ -176,7 +174,7 @@ impl Records {
             .open_table(REFERENCES)
             .map_err(redb::Error::from)?;
         let id = table
-            .get(reference.to_string().as_str())
+            .get(reference.in_full().as_str())
             .map_err(redb::Error::from)?;
         Ok(id.map(|id| id.value().to_owned()))
     }

@@ -4,9 +4,9 @@
 //! API, `DELETE /images/{name}`, and the engine's documented behaviour: a name is
 //! only a name, an image goes with its last one, and who uses it can object.
 
-use guest_protocol::{AgentError, ErrorKind};
+use guest_protocol::{AgentError, ErrorKind, reference::Reference};
 
-use super::{ImageUser, reference::Reference};
+use super::ImageUser;
 
 /// Digits of an id in a message.
 const SHORT_ID: usize = 12;
@@ -64,18 +64,18 @@ impl<'a> Removal<'a> {
             .iter()
             .filter(|name| *name == reference)
             .collect();
-        let last_tag = !reference.is_digest()
+        let last_tag = !is_by_digest(reference)
             && !self.names.iter().any(|name| {
                 name != reference
-                    && !name.is_digest()
+                    && !is_by_digest(name)
                     && name.repository() == reference.repository()
             });
         if last_tag {
             // Digests alone would keep an image that its owner meant to remove.
             untag.extend(
-                self.names
-                    .iter()
-                    .filter(|name| name.is_digest() && name.repository() == reference.repository()),
+                self.names.iter().filter(|name| {
+                    is_by_digest(name) && name.repository() == reference.repository()
+                }),
             );
         }
         let used = self.users.iter().any(|user| user.running || !self.force);
@@ -125,11 +125,15 @@ impl<'a> Removal<'a> {
 /// Whether an image has one name: at most one tag, and digests only of the same
 /// repository.
 fn is_single(names: &[Reference]) -> bool {
-    let tags = names.iter().filter(|name| !name.is_digest()).count();
+    let tags = names.iter().filter(|name| !is_by_digest(name)).count();
     let one_repository = names
         .windows(2)
         .all(|pair| pair[0].repository() == pair[1].repository());
     !names.is_empty() && tags <= 1 && one_repository
+}
+
+fn is_by_digest(name: &Reference) -> bool {
+    name.digest().is_some()
 }
 
 /// The beginning of an id, as messages show it.
@@ -147,7 +151,11 @@ mod tests {
     fn names(texts: &[&str]) -> Vec<Reference> {
         texts
             .iter()
-            .map(|text| Reference::parse(&text.replace("@d", &format!("@{ID}"))).unwrap())
+            .map(|text| {
+                Reference::parse(&text.replace("@d", &format!("@{ID}")))
+                    .unwrap()
+                    .or_latest()
+            })
             .collect()
     }
 
@@ -166,7 +174,8 @@ mod tests {
         force: bool,
     ) -> Result<(usize, bool), String> {
         let all = names(all);
-        let reference = (!text.starts_with("sha256:")).then(|| Reference::parse(text).unwrap());
+        let reference =
+            (!text.starts_with("sha256:")).then(|| Reference::parse(text).unwrap().or_latest());
         Removal {
             text,
             reference: reference.as_ref(),

@@ -10,6 +10,7 @@ use guest_protocol::{
     AgentError, ErrorKind,
     image::{Image, LayerDescriptor, Removed},
     methods::LayerImported,
+    reference::{Reference, ReferenceError, is_digest},
 };
 use redb::Database;
 use sha2::{Digest, Sha256};
@@ -20,7 +21,6 @@ use super::{
     layers::{ImportLock, Layers},
     overlay,
     records::{Changes, ImageRecord, Records},
-    reference::{Reference, ReferenceError, is_digest},
     removal::Removal,
 };
 
@@ -228,7 +228,7 @@ impl ImageStore {
     /// is none or names a digest.
     pub fn tag(&self, reference: &str, name: &str) -> Result<(), AgentError> {
         let name = parse(name)?;
-        if name.is_digest() {
+        if name.digest().is_some() {
             return Err(AgentError::invalid(
                 "refusing to create a tag with a digest reference",
             ));
@@ -276,7 +276,7 @@ impl ImageStore {
         let mut removed: Vec<Removed> = plan
             .untag
             .iter()
-            .map(|name| Removed::Untagged(name.familiar()))
+            .map(|name| Removed::Untagged(name.to_string()))
             .collect();
         let mut changes = Changes {
             drop_references: plan.untag,
@@ -438,7 +438,7 @@ impl Inner {
 
     /// The image that `text` means: by full id, by name, by the beginning of an id.
     fn find(&self, text: &str) -> Result<(String, ImageRecord), AgentError> {
-        let named = Reference::parse(text);
+        let named = name(text);
         let id = if is_digest(text) {
             Some(text.to_owned())
         } else if is_digest(&format!("sha256:{text}")) {
@@ -456,8 +456,8 @@ impl Inner {
         found
             .filter(|(_, record)| !record.removed)
             .ok_or_else(|| match named {
-                Ok(reference) => AgentError::no_such_image(&reference.familiar()),
-                Err(error) if !is_id_like(text) => invalid(text, error),
+                Ok(reference) => AgentError::no_such_image(&reference.to_string()),
+                Err(error) if !is_id_like(text) => invalid(text, &error),
                 Err(_) => AgentError::no_such_image(text),
             })
     }
@@ -494,7 +494,7 @@ fn name_meant(text: &str, id: &str) -> Option<Reference> {
     {
         return None;
     }
-    Reference::parse(text).ok()
+    name(text).ok()
 }
 
 /// Whether `text` can be the beginning of an id.
@@ -529,11 +529,11 @@ fn image(
     diff_ids.sort();
     diff_ids.dedup();
     let (digests, tags): (Vec<&Reference>, Vec<&Reference>) =
-        names.iter().partition(|name| name.is_digest());
+        names.iter().partition(|name| name.digest().is_some());
     Ok(Image {
         id: id.to_owned(),
-        repo_tags: tags.into_iter().map(Reference::familiar).collect(),
-        repo_digests: digests.into_iter().map(Reference::familiar).collect(),
+        repo_tags: tags.into_iter().map(ToString::to_string).collect(),
+        repo_digests: digests.into_iter().map(ToString::to_string).collect(),
         configuration,
         manifest_media_type: record.manifest_media_type.clone(),
         manifest_digest: record.manifest_digest.clone(),
@@ -548,11 +548,21 @@ fn digest(text: &str) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(text)))
 }
 
-fn parse(text: &str) -> Result<Reference, AgentError> {
-    Reference::parse(text).map_err(|error| invalid(text, error))
+/// The name that `text` is. Without tag and digest it means `latest`; with both
+/// the digest counts.
+fn name(text: &str) -> Result<Reference, ReferenceError> {
+    let reference = Reference::parse(text)?.or_latest();
+    match reference.digest().map(str::to_owned) {
+        Some(digest) => reference.with_version(&digest),
+        None => Ok(reference),
+    }
 }
 
-fn invalid(text: &str, error: ReferenceError) -> AgentError {
+fn parse(text: &str) -> Result<Reference, AgentError> {
+    name(text).map_err(|error| invalid(text, &error))
+}
+
+fn invalid(text: &str, error: &ReferenceError) -> AgentError {
     AgentError::invalid(format!("{error}: {text:?}"))
 }
 

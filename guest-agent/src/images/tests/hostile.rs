@@ -245,8 +245,11 @@ fn a_layer_with_another_digest_is_refused() {
     assert!(error.message.contains("expected"), "{error}");
     fixture.assert_nothing_left();
     assert_eq!(
-        fixture.store.missing(&[layer.diff_id.clone()]).unwrap(),
-        vec![layer.diff_id]
+        fixture
+            .store
+            .missing(std::slice::from_ref(&layer.diff_id))
+            .unwrap(),
+        std::slice::from_ref(&layer.diff_id)
     );
 }
 

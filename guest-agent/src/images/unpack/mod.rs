@@ -122,7 +122,7 @@ impl<R: Read> Unpacker<'_, R> {
         };
         self.tree
             .enter(parent)
-            .map_err(|source| self.not_entered(entry, source))?;
+            .map_err(|source| not_entered(entry, source))?;
 
         if name == OPAQUE_WHITEOUT {
             return self
@@ -216,16 +216,16 @@ impl<R: Read> Unpacker<'_, R> {
         }
         tree::set_file_metadata(&file, &entry.metadata).map_err(failed)
     }
+}
 
-    fn not_entered(&self, entry: &Entry, source: Errno) -> UnpackError {
-        match source {
-            Errno::XDEV | Errno::LOOP | Errno::EXIST => refused(
-                &entry.path,
-                &"a symbolic link on its way leads out of the layer or nowhere",
-            ),
-            Errno::NOTDIR => refused(&entry.path, &"a file is where its directory should be"),
-            source => disk("open the directory of", entry, source),
-        }
+fn not_entered(entry: &Entry, source: Errno) -> UnpackError {
+    match source {
+        Errno::XDEV | Errno::LOOP | Errno::EXIST => refused(
+            &entry.path,
+            &"a symbolic link on its way leads out of the layer or nowhere",
+        ),
+        Errno::NOTDIR => refused(&entry.path, &"a file is where its directory should be"),
+        source => disk("open the directory of", entry, source),
     }
 }
 

@@ -30,9 +30,8 @@ impl Extensions {
     pub(super) fn parse(mut bytes: &[u8]) -> Result<Self, ArchiveError> {
         let mut extensions = Self::default();
         while !bytes.is_empty() {
-            let (keyword, value, rest) = record(bytes)?;
-            extensions.set(keyword, value)?;
-            bytes = rest;
+            let record = Record::split_off(&mut bytes)?;
+            extensions.set(record.keyword, record.value)?;
         }
         Ok(extensions)
     }
@@ -62,22 +61,33 @@ impl Extensions {
     }
 }
 
-/// Splits the first record off: keyword, value, the rest.
-fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), ArchiveError> {
-    const DAMAGED: ArchiveError = ArchiveError::Malformed("a pax record is damaged");
-    let space = bytes
-        .iter()
-        .take(8)
-        .position(|byte| *byte == b' ')
-        .ok_or(DAMAGED)?;
-    let length = usize::try_from(decimal(&bytes[..space])?).map_err(|_| DAMAGED)?;
-    let record = bytes.get(space + 1..length).ok_or(DAMAGED)?;
-    let record = record.strip_suffix(b"\n").ok_or(DAMAGED)?;
-    let equals = record
-        .iter()
-        .position(|byte| *byte == b'=')
-        .ok_or(DAMAGED)?;
-    Ok((&record[..equals], &record[equals + 1..], &bytes[length..]))
+struct Record<'a> {
+    keyword: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Takes the first record off `bytes`.
+    fn split_off(bytes: &mut &'a [u8]) -> Result<Self, ArchiveError> {
+        const DAMAGED: ArchiveError = ArchiveError::Malformed("a pax record is damaged");
+        let space = bytes
+            .iter()
+            .take(8)
+            .position(|byte| *byte == b' ')
+            .ok_or(DAMAGED)?;
+        let length = usize::try_from(decimal(&bytes[..space])?).map_err(|_| DAMAGED)?;
+        let record = bytes.get(space + 1..length).ok_or(DAMAGED)?;
+        let record = record.strip_suffix(b"\n").ok_or(DAMAGED)?;
+        let equals = record
+            .iter()
+            .position(|byte| *byte == b'=')
+            .ok_or(DAMAGED)?;
+        *bytes = &bytes[length..];
+        Ok(Self {
+            keyword: &record[..equals],
+            value: &record[equals + 1..],
+        })
+    }
 }
 
 fn text(value: &[u8]) -> Option<Vec<u8>> {

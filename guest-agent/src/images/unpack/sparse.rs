@@ -203,9 +203,7 @@ mod tests {
     #[test]
     fn a_map_in_the_content_is_read_over_block_borders() {
         let mut text = String::from("100\n");
-        for index in 0..100 {
-            text.push_str(&format!("{}\n512\n", index * 4096));
-        }
+        text.extend((0..100).map(|index| format!("{}\n512\n", index * 4096)));
         let mut blocks = text.as_bytes().chunks(BLOCK);
         let segments = read_map(|block| {
             let bytes = blocks.next().ok_or(ArchiveError::Truncated)?;

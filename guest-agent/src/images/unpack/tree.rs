@@ -228,8 +228,10 @@ impl<'trash> Tree<'trash> {
                     match self.stat(name) {
                         Err(Errno::NOENT) => {}
                         // A file in the way stays: no entry has replaced it.
-                        Ok(stat) if is_whiteout(&stat) => {}
-                        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                        Ok(found) if is_whiteout(&found) => {}
+                        Ok(found)
+                            if FileType::from_raw_mode(found.st_mode) == FileType::Symlink =>
+                        {
                             return Err(Errno::LOOP);
                         }
                         Ok(_) => return Err(Errno::NOTDIR),
