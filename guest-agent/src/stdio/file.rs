@@ -25,8 +25,10 @@ impl AsyncFile {
     /// When the file cannot be polled.
     pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&file, true)?;
+        // SAFETY: an `OwnedFd` names one open file for as long as it lives.
+        let file = unsafe { AsyncFd::register(file) }?;
         Ok(Self {
-            file: Arc::new(AsyncFd::register(file)?),
+            file: Arc::new(file),
         })
     }
 
