@@ -1,1 +1,11 @@
-//! The engine as its clients see it.
+//! The engine as its clients see it: HTTP on a unix socket at one end, an agent's
+//! protocol on a unix socket at the other.
+
+mod api;
+mod client;
+mod engine;
+mod image;
+mod local_registry;
+mod pull;
+mod receiver;
+mod registry_server;

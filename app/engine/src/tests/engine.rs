@@ -1,0 +1,129 @@
+//! An engine on a socket of its own, in front of an agent on another one.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::http::Method;
+use dctl_machine::Error;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::client::{self, Answer};
+use crate::{
+    agent::Agent,
+    api::{self, Context},
+    guest::Guest,
+    server,
+};
+
+/// A guest that is an agent on a unix socket, and counts how often it was wanted.
+pub(super) struct SocketGuest {
+    agent: PathBuf,
+    wanted: Arc<AtomicUsize>,
+}
+
+impl Guest for SocketGuest {
+    fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        async { Ok(()) }.boxed()
+    }
+
+    fn connect(&self, _port: u32) -> BoxFuture<'_, Result<UnixStream, Error>> {
+        async {
+            UnixStream::connect(&self.agent)
+                .await
+                .map_err(|_| Error::NotRunning("test".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn is_running(&self) -> BoxFuture<'_, bool> {
+        async { false }.boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Value, Error>> {
+        async { Ok(json!({"state": "off"})) }.boxed()
+    }
+
+    fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>> {
+        async { Ok(b"one\ntwo\n".to_vec()) }.boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async { Err(Error::Running("test".to_owned())) }.boxed()
+    }
+}
+
+/// An engine at work; it ends with the test's runtime.
+pub(super) struct Engine {
+    pub(super) directory: tempfile::TempDir,
+    socket: PathBuf,
+    wanted: Arc<AtomicUsize>,
+    pub(super) served: tokio::task::JoinHandle<()>,
+}
+
+impl Engine {
+    /// Serves; the agent is expected at [`Engine::agent_socket`].
+    pub(super) fn start(starter: Option<&'static [u8]>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let wanted = Arc::new(AtomicUsize::new(0));
+        let guest = SocketGuest {
+            agent: agent_socket(directory.path()),
+            wanted: Arc::clone(&wanted),
+        };
+        let shutdown = Arc::new(tokio::sync::Notify::new());
+        let context = Context {
+            agent: Arc::new(Agent::new(Arc::new(guest))),
+            starter,
+            shutdown: Arc::clone(&shutdown),
+        };
+        let listener = UnixListener::bind(&socket).unwrap();
+        let served = tokio::spawn(async move {
+            server::serve(listener, api::router(context), shutdown.notified()).await;
+        });
+        Self {
+            directory,
+            socket,
+            wanted,
+            served,
+        }
+    }
+
+    /// Where the agent is expected.
+    pub(super) fn agent_socket(&self) -> PathBuf {
+        agent_socket(self.directory.path())
+    }
+
+    /// The engine's socket.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// How often the machine was wanted.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        client::ask(&self.socket, Method::GET, path, &[], "").await
+    }
+
+    pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        client::ask(&self.socket, Method::POST, path, headers, body).await
+    }
+}
+
+fn agent_socket(directory: &Path) -> PathBuf {
+    directory.join("agent.sock")
+}
