@@ -28,6 +28,10 @@ use crate::devices::{GuestMemory, VirtioDevice, Virtqueues};
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 
+/// The largest queue. QEMU's virtio-mmio offers its driver this much (its
+/// `VIRTQUEUE_MAX_SIZE`), whatever the back-end would prefer.
+const MAX_QUEUE_SIZE: usize = 1024;
+
 type Memory = GuestMemoryAtomic<GuestMemory>;
 type Vring = VringMutex<Memory>;
 
@@ -75,7 +79,10 @@ pub fn serve(device: Box<dyn VirtioDevice>, listener: UnixListener) -> io::Resul
     let stopped = stop.try_clone()?;
     let thread = thread::Builder::new()
         .name(format!("vhost-{name}"))
-        .spawn(move || run(device, &name, listener, &stopped))?;
+        .spawn(move || {
+            // Told at once: who waits for it may first wait for QEMU.
+            run(device, &name, listener, &stopped).inspect_err(|error| tracing::error!(%error))
+        })?;
     Ok(Server { stop, thread })
 }
 
@@ -152,7 +159,7 @@ struct BackEnd {
     memory: Memory,
     /// A queue had more than one call may take.
     again: EventFd,
-    queue_sizes: Vec<u16>,
+    queues: usize,
     state: Mutex<State>,
 }
 
@@ -167,7 +174,7 @@ struct State {
 impl BackEnd {
     fn new(device: Box<dyn VirtioDevice>, memory: Memory) -> io::Result<Self> {
         Ok(Self {
-            queue_sizes: device.queue_sizes().to_vec(),
+            queues: device.queue_sizes().len(),
             device: Mutex::new(device),
             memory,
             again: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
@@ -221,11 +228,11 @@ impl VhostUserBackend for BackEnd {
     type Vring = Vring;
 
     fn num_queues(&self) -> usize {
-        self.queue_sizes.len()
+        self.queues
     }
 
     fn max_queue_size(&self) -> usize {
-        self.queue_sizes.iter().copied().max().unwrap_or(1).into()
+        MAX_QUEUE_SIZE
     }
 
     fn features(&self) -> u64 {
@@ -283,7 +290,7 @@ impl VhostUserBackend for BackEnd {
         vrings: &[Vring],
         _thread: usize,
     ) -> io::Result<()> {
-        let queues = self.queue_sizes.len();
+        let queues = self.queues;
         let event = usize::from(event);
         if event < queues {
             return self.run(vrings, |device, queues| device.process_queue(event, queues));
