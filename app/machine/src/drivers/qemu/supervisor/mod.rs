@@ -11,6 +11,7 @@ mod arguments;
 mod child;
 mod console;
 mod qmp;
+mod servers;
 mod session;
 
 use std::{
@@ -34,11 +35,13 @@ use dctl_vmm::{
         power_button::PowerButton,
         signals::TerminationSignals,
     },
-    transport::vhost_user::{self, Server},
+    transport::vhost_user,
 };
 use rustix::fs::Mode;
 
-use self::{arguments::BackEnds, child::Qemu, console::ConsoleLog, session::Session};
+use self::{
+    arguments::BackEnds, child::Qemu, console::ConsoleLog, servers::Servers, session::Session,
+};
 
 /// Runs `dctl qemu` with these arguments (without the subcommand's name): `--config
 /// FILE`, as for `dctl vmm`. Ends when the machine does, with a line on standard
@@ -105,28 +108,22 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         ))
     })?;
 
-    let mut servers = Vec::new();
+    let mut servers = Servers::new().map_err(failed("serve devices"))?;
     let mut back_ends = BackEnds::default();
     for disk in &config.disks {
         let device = Block::open(disk).map_err(bad_configuration)?;
-        let (server, socket) = serve(Box::new(device), config)?;
-        servers.push(server);
+        let socket = serve(Box::new(device), config, &mut servers)?;
         back_ends.disks.push(socket);
     }
     let device = Vsock::new(&config.vsock).map_err(bad_configuration)?;
-    let (server, socket) = serve(Box::new(device), config)?;
-    servers.push(server);
-    back_ends.vsock = Some(socket);
+    back_ends.vsock = Some(serve(Box::new(device), config, &mut servers)?);
 
     let qemu = Qemu::spawn(&program, config, back_ends).map_err(failed("start QEMU"))?;
     let button = PowerButton::new(config.vsock.socket.clone(), config.power_button_port);
     let outcome = Session::new(config, started, qemu, console, button)
-        .and_then(|session| session.run(&control, &signals))
+        .and_then(|session| session.run(&control, &signals, &servers))
         .map_err(failed("supervise the machine"))?;
-    // QEMU has gone; what the guest wrote is on the disk when they have, too.
-    for server in servers {
-        server.wait().map_err(failed("serve a device"))?;
-    }
+    servers.wait().map_err(failed("serve the devices"))?;
     Ok(outcome)
 }
 
@@ -134,18 +131,22 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
 fn serve(
     device: Box<dyn VirtioDevice>,
     config: &VmConfig,
-) -> Result<(Server, UnixStream), Failure> {
-    let failed = failed("serve a device");
+    servers: &mut Servers,
+) -> Result<UnixStream, Failure> {
     // A name for an instant: what connects is this process, and QEMU inherits it.
     let path = config.control_socket.with_extension("vhost.sock");
-    let _ = std::fs::remove_file(&path);
-    let connected = || -> io::Result<_> {
+    let connect = || -> io::Result<_> {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let listener = UnixListener::bind(&path)?;
         let stream = UnixStream::connect(&path)?;
         std::fs::remove_file(&path)?;
-        Ok((vhost_user::serve(device, listener)?, stream))
+        servers.add(vhost_user::serve(device, listener)?)?;
+        Ok(stream)
     };
-    connected().map_err(failed)
+    connect().map_err(failed("serve a device"))
 }
 
 /// A thread that panicked would leave a machine that half works.

@@ -30,6 +30,7 @@ use super::{
     child::Qemu,
     console::{ConsoleLog, Messages},
     qmp::{Event, Qmp},
+    servers::Servers,
 };
 
 /// What a guest gets after SIGTERM or SIGINT to power off in order.
@@ -38,6 +39,11 @@ const TERMINATION_PATIENCE: Duration = Duration::from_secs(10);
 const STATISTICS_INTERVAL: u32 = 30;
 /// The exit code of isa-debug-exit for a byte of zero.
 const POWER_OFF_EXIT_CODE: i32 = 1;
+/// When QEMU ends, its devices' connections may be seen to end first.
+const END_TOGETHER: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 /// QEMU's value for a statistic that the guest did not give.
 const NOT_GIVEN: u64 = u64::MAX;
 
@@ -71,6 +77,8 @@ struct Open {
 #[derive(Clone, Copy)]
 enum Ready {
     Ended,
+    /// A device is served no more.
+    Unserved,
     Qmp,
     Console,
     Errors,
@@ -113,16 +121,25 @@ impl<'a> Session<'a> {
         mut self,
         control: &ControlSocket,
         signals: &TerminationSignals,
+        servers: &Servers,
     ) -> io::Result<Outcome> {
         let mut clients: BTreeMap<u64, Connection> = BTreeMap::new();
         let mut next_client = 0;
         loop {
-            for ready in self.wait(control, signals, &clients)? {
+            for ready in self.wait(control, signals, servers, &clients)? {
                 match ready {
-                    Ready::Ended => {
-                        let status = self.qemu.wait()?;
-                        self.drain()?;
-                        return Ok(self.outcome(status));
+                    Ready::Ended => return self.ended(),
+                    Ready::Unserved => {
+                        let ended = PollFd::new(&self.qemu.pidfd, PollFlags::IN);
+                        if poll(&mut [ended], Some(&END_TOGETHER))? != 0 {
+                            return self.ended();
+                        }
+                        // Without its disk a guest hangs; why, the server says.
+                        self.qemu.end()?;
+                        return Ok(Outcome {
+                            reason: Reason::Failed,
+                            detail: Some("a device is served no more".to_owned()),
+                        });
                     }
                     Ready::Qmp => self.read_qmp()?,
                     Ready::Console => {
@@ -175,6 +192,7 @@ impl<'a> Session<'a> {
         &self,
         control: &ControlSocket,
         signals: &TerminationSignals,
+        servers: &Servers,
         clients: &BTreeMap<u64, Connection>,
     ) -> io::Result<Vec<Ready>> {
         let mut sources = vec![
@@ -192,6 +210,7 @@ impl<'a> Session<'a> {
             sources.push((Ready::Qmp, self.qmp.as_fd()));
         }
         sources.push((Ready::Ended, self.qemu.pidfd.as_fd()));
+        sources.push((Ready::Unserved, servers.as_fd()));
         sources.extend(
             self.button
                 .connection()
@@ -232,8 +251,12 @@ impl<'a> Session<'a> {
     fn read_qmp(&mut self) -> io::Result<()> {
         self.open.qmp = self.qmp.read()?;
         self.handle_events();
-        if self.qmp.greeted() && !self.began && self.open.qmp {
-            self.begin();
+        if self.qmp.greeted()
+            && self.open.qmp
+            && let Err(error) = self.begin()
+        {
+            // The end of QEMU is an event of its own, and says more.
+            eprintln!("QEMU's monitor: {error}");
         }
         Ok(())
     }
@@ -246,29 +269,25 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// QEMU takes commands now. That it answers one says that it has set up the
-    /// machine; its own failures all come before.
-    fn begin(&mut self) {
-        let begun = self
-            .qmp
-            .execute("qmp_capabilities", Value::Null)
-            .and_then(|_| self.qmp.execute("query-status", Value::Null));
-        match begun {
-            Ok(_) => self.began = true,
-            // The end of QEMU is an event of its own, and says more.
-            Err(error) => eprintln!("QEMU's monitor: {error}"),
+    /// Makes sure that QEMU takes commands. That it answers one says that it has set
+    /// up the machine; its own failures all come before.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.began {
+            return Ok(());
         }
-        let statistics = json!({
-            "path": "/machine/peripheral/balloon",
-            "property": "guest-stats-polling-interval",
-            "value": STATISTICS_INTERVAL,
-        });
-        if self.began
-            && let Err(error) = self.qmp.execute("qom-set", statistics)
-        {
-            eprintln!("no balloon statistics: {error}");
-        }
+        self.qmp.execute("qmp_capabilities", Value::Null)?;
+        self.qmp.execute("query-status", Value::Null)?;
+        self.began = true;
+        self.qmp.execute(
+            "qom-set",
+            json!({
+                "path": "/machine/peripheral/balloon",
+                "property": "guest-stats-polling-interval",
+                "value": STATISTICS_INTERVAL,
+            }),
+        )?;
         self.handle_events();
+        Ok(())
     }
 
     fn read_errors(&mut self) -> io::Result<()> {
@@ -321,6 +340,7 @@ impl<'a> Session<'a> {
     fn pause(&mut self) -> io::Result<Answer> {
         match self.run_state {
             RunState::Running => {
+                self.begin()?;
                 self.qmp.execute("stop", Value::Null)?;
                 self.run_state = RunState::Paused;
                 Ok(Answer::Done)
@@ -340,6 +360,7 @@ impl<'a> Session<'a> {
 
     fn balloon(&mut self) -> io::Result<BalloonStatistics> {
         let memory = u64::from(self.config.memory_mib) << 20;
+        self.begin()?;
         let balloon = self.qmp.execute("query-balloon", Value::Null)?;
         let actual = balloon.get("actual").and_then(Value::as_u64);
         let statistics = self.qmp.execute(
@@ -375,6 +396,13 @@ impl<'a> Session<'a> {
         if !patience.is_zero() {
             self.button.press();
         }
+    }
+
+    /// QEMU has ended.
+    fn ended(&mut self) -> io::Result<Outcome> {
+        let status = self.qemu.wait()?;
+        self.drain()?;
+        Ok(self.outcome(status))
     }
 
     fn outcome(&self, status: ExitStatus) -> Outcome {
