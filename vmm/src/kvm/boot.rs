@@ -73,6 +73,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) initramfs: &'a Path,
     pub(crate) command_line: &'a str,
     pub(crate) cpus: u8,
+    /// Of the I/O APIC.
+    pub(crate) interrupt_lines: u8,
 }
 
 /// Loads everything, and returns the address that the boot CPU starts at.
@@ -80,7 +82,7 @@ pub(crate) fn load(memory: &GuestMemory, sources: &Sources) -> Result<u64, BootE
     write_command_line(memory, sources.command_line)?;
     let kernel = load_kernel(memory, sources.kernel)?;
     let (initramfs_start, initramfs_bytes) = load_initramfs(memory, sources.initramfs, kernel.end)?;
-    mp_table::write(memory, sources.cpus)?;
+    mp_table::write(memory, sources.cpus, sources.interrupt_lines)?;
     registers::write_tables(memory)?;
     write_zero_page(
         memory,

@@ -46,15 +46,22 @@ pub(crate) const VIRTIO_MMIO: u64 = HOLE;
 pub(crate) const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// `QueueNotify`, within a device's page (virtio 1.2, 4.2.2).
 pub(crate) const VIRTIO_MMIO_QUEUE_NOTIFY: u64 = 0x50;
-/// The first device's interrupt line; the lines below are the PC's own.
-pub(crate) const FIRST_IRQ: u32 = 5;
-/// The last ISA interrupt line.
-pub(crate) const LAST_IRQ: u32 = 15;
+/// The first device's interrupt line. Line 0 is nobody's: Linux takes it for none.
+pub(crate) const FIRST_IRQ: u32 = 1;
+/// The last line of an I/O APIC with 24 of them, as PCs have.
+pub(crate) const LAST_IRQ: u32 = 23;
 /// So many devices fit.
 pub(crate) const MAX_DEVICES: usize = (LAST_IRQ - FIRST_IRQ + 1) as usize;
 
-/// The I/O APIC's registers (in KVM).
+/// The lines of an I/O APIC for `devices` devices.
+pub(crate) const fn interrupt_lines(devices: usize) -> u8 {
+    FIRST_IRQ as u8 + devices as u8
+}
+
+/// The I/O APIC's registers.
 pub(crate) const IO_APIC: u32 = 0xfec0_0000;
+/// So long is their window.
+pub(crate) const IO_APIC_SIZE: u64 = 0x20;
 /// The local APICs' registers (in KVM).
 pub(crate) const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Three pages that KVM on Intel needs for itself, and one for an identity map.

@@ -1,8 +1,12 @@
 //! A virtual machine of KVM's: its memory slots, interrupt controllers, virtual
 //! CPUs, and the eventfds that connect a device to it.
 
+use std::sync::{Mutex, PoisonError};
+
 use kvm_bindings::{
-    KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap, kvm_userspace_memory_region,
+    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_PMU_CAP_DISABLE,
+    KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
+    kvm_irq_routing_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{
     Cap, IoEventAddress, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd,
@@ -11,11 +15,15 @@ use kvm_ioctls::{
 use vm_memory::{GuestMemory as _, GuestMemoryRegion, GuestRegionMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Error, GuestMemory, cpuid, layout, registers};
+use super::io_apic::IoApic;
+use super::{Error, GuestMemory, cpuid, layout, mp_table, registers};
 
-/// A virtual machine with memory and in-kernel interrupt controllers.
+/// A virtual machine with memory and interrupt controllers: local APICs in KVM, an
+/// I/O APIC here, and no PIC.
 pub(crate) struct Machine {
     vm: VmFd,
+    cpus: u8,
+    io_apic: Mutex<IoApic>,
     supported_cpuid: kvm_bindings::CpuId,
     tsc_frequency_known: bool,
     /// KVM reads and writes it for as long as `vm` is open.
@@ -23,8 +31,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Makes a virtual machine that has `memory`.
-    pub(crate) fn new(kvm: &Kvm, memory: GuestMemory) -> Result<Self, Error> {
+    /// Makes a virtual machine that has `memory`, will have `cpus` virtual CPUs, and
+    /// has `interrupt_lines` interrupt lines.
+    pub(crate) fn new(
+        kvm: &Kvm,
+        memory: GuestMemory,
+        cpus: u8,
+        interrupt_lines: u8,
+    ) -> Result<Self, Error> {
         let vm = create(kvm)?;
         for (slot, region) in (0..).zip(memory.iter()) {
             set_memory(&vm, slot, region)?;
@@ -34,10 +48,18 @@ impl Machine {
             .map_err(Error::at("place its identity map"))?;
         vm.set_tss_address(layout::KVM_TSS)
             .map_err(Error::at("place its task state segment"))?;
-        vm.create_irq_chip()
-            .map_err(Error::at("create the interrupt controllers"))?;
+        let mut local_apics_only = kvm_enable_cap {
+            cap: KVM_CAP_SPLIT_IRQCHIP,
+            ..Default::default()
+        };
+        local_apics_only.args[0] = u64::from(interrupt_lines);
+        vm.enable_cap(&local_apics_only)
+            .map_err(Error::at("create the local APICs"))?;
         disable_performance_monitoring(&vm)?;
+        hide_performance_counters(&vm)?;
         Ok(Self {
+            cpus,
+            io_apic: Mutex::new(IoApic::new(mp_table::io_apic_id(cpus), interrupt_lines)),
             supported_cpuid: cpuid::supported(kvm)?,
             tsc_frequency_known: kvm.check_extension(Cap::GetTscKhz),
             vm,
@@ -45,9 +67,9 @@ impl Machine {
         })
     }
 
-    /// Makes virtual CPU `id` of `cpus`. The boot CPU (0) starts at `entry`; the
+    /// Makes virtual CPU `id`. The boot CPU (0) starts at `entry`; the
     /// others wait for it to start them.
-    pub(crate) fn create_vcpu(&self, id: u8, cpus: u8, entry: u64) -> Result<VcpuFd, Error> {
+    pub(crate) fn create_vcpu(&self, id: u8, entry: u64) -> Result<VcpuFd, Error> {
         let vcpu = self
             .vm
             .create_vcpu(u64::from(id))
@@ -57,7 +79,7 @@ impl Machine {
         } else {
             0
         };
-        let leaves = cpuid::for_cpu(self.supported_cpuid.as_slice(), id, cpus, tsc_khz)?;
+        let leaves = cpuid::for_cpu(self.supported_cpuid.as_slice(), id, self.cpus, tsc_khz)?;
         vcpu.set_cpuid2(&leaves)
             .map_err(Error::at("set CPU features"))?;
         registers::set_every_cpu(&vcpu)?;
@@ -65,6 +87,48 @@ impl Machine {
             registers::set_boot_cpu(&vcpu, entry)?;
         }
         Ok(vcpu)
+    }
+
+    /// The guest reads a register of the I/O APIC.
+    pub(crate) fn read_io_apic(&self, offset: u64) -> u32 {
+        let io_apic = self.io_apic.lock();
+        io_apic.unwrap_or_else(PoisonError::into_inner).read(offset)
+    }
+
+    /// The guest writes a register of the I/O APIC.
+    pub(crate) fn write_io_apic(&self, offset: u64, value: u32) -> Result<(), Error> {
+        let io_apic = self.io_apic.lock();
+        let mut io_apic = io_apic.unwrap_or_else(PoisonError::into_inner);
+        if io_apic.write(offset, value) {
+            // Under the lock: two CPUs' changes get to KVM in their order.
+            self.route(&io_apic)?;
+        }
+        Ok(())
+    }
+
+    /// Tells KVM what each interrupt line sends.
+    fn route(&self, io_apic: &IoApic) -> Result<(), Error> {
+        let entries: Vec<_> = io_apic
+            .messages()
+            .map(|(line, message)| kvm_irq_routing_entry {
+                gsi: line,
+                type_: KVM_IRQ_ROUTING_MSI,
+                u: kvm_irq_routing_entry__bindgen_ty_1 {
+                    msi: kvm_irq_routing_msi {
+                        address_lo: message.address,
+                        data: message.data,
+                        ..Default::default()
+                    },
+                },
+                ..Default::default()
+            })
+            .collect();
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| {
+            Error::at("hold that many interrupt lines")(kvm_ioctls::Error::new(libc::E2BIG))
+        })?;
+        self.vm
+            .set_gsi_routing(&routing)
+            .map_err(Error::at("route interrupts"))
     }
 
     /// A write to `event` raises interrupt line `irq`, by an edge.
@@ -111,10 +175,9 @@ fn set_memory(vm: &VmFd, slot: u32, region: &GuestRegionMmap<()>) -> Result<(), 
     unsafe { vm.set_user_memory_region(slot) }.map_err(Error::at("take guest memory"))
 }
 
-/// Guests get no performance counters: it makes each switch to a guest dearer,
-/// and counters of a shared host tell about its other users.
+/// Guests get no performance counters: they make each switch to a guest dearer,
+/// and those of a shared host tell about its other users.
 fn disable_performance_monitoring(vm: &VmFd) -> Result<(), Error> {
-    const AMD_COUNTERS: u32 = 0xc001_0000;
     let offered = vm.check_extension_raw(u64::from(KVM_CAP_PMU_CAPABILITY));
     if offered & KVM_PMU_CAP_DISABLE as i32 == 0 {
         return Ok(());
@@ -125,9 +188,13 @@ fn disable_performance_monitoring(vm: &VmFd) -> Result<(), Error> {
     };
     capability.args[0] = u64::from(KVM_PMU_CAP_DISABLE);
     vm.enable_cap(&capability)
-        .map_err(Error::at("disable performance monitoring"))?;
-    // Linux on AMD tries the oldest counters whatever CPUID says. It takes a
-    // refusal well, but the host's kernel would log each try.
+        .map_err(Error::at("disable performance monitoring"))
+}
+
+/// Linux on AMD tries the oldest counters whatever CPUID says. It takes the refusal
+/// well, but the host's kernel would log each try.
+fn hide_performance_counters(vm: &VmFd) -> Result<(), Error> {
+    const AMD_COUNTERS: u32 = 0xc001_0000;
     if !vm.check_extension(Cap::X86MsrFilter) {
         return Ok(());
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod cpuid;
+pub(crate) mod io_apic;
 pub(crate) mod layout;
 pub(crate) mod machine;
 pub(crate) mod memory;

@@ -26,14 +26,20 @@ const EXTERNAL: u8 = 3;
 /// Every local APIC.
 const ALL_LOCAL_APICS: u8 = 0xff;
 
-/// Writes the table for `cpus` CPUs, whose APIC ids are 0, 1, 2 and so on.
-pub(crate) fn write(memory: &GuestMemory, cpus: u8) -> Result<(), GuestMemoryError> {
-    memory.write_slice(&table(cpus), GuestAddress(layout::MP_TABLE))
+/// The I/O APIC's id: the one after the CPUs'.
+pub(crate) const fn io_apic_id(cpus: u8) -> u8 {
+    cpus
+}
+
+/// Writes the table for `cpus` CPUs, whose APIC ids are 0, 1, 2 and so on, and an
+/// I/O APIC with `lines` interrupt lines.
+pub(crate) fn write(memory: &GuestMemory, cpus: u8, lines: u8) -> Result<(), GuestMemoryError> {
+    memory.write_slice(&table(cpus, lines), GuestAddress(layout::MP_TABLE))
 }
 
 /// The floating pointer, and the table that it points to right after it.
-fn table(cpus: u8) -> Vec<u8> {
-    let io_apic_id = cpus;
+fn table(cpus: u8, lines: u8) -> Vec<u8> {
+    let io_apic_id = io_apic_id(cpus);
     let mut entries = Vec::new();
     let mut count = 0_u16;
     let mut add = |entry: &[u8]| {
@@ -54,9 +60,9 @@ fn table(cpus: u8) -> Vec<u8> {
     let mut io_apic = [IO_APIC_ENTRY, io_apic_id, APIC_VERSION, 1, 0, 0, 0, 0];
     io_apic[4..].copy_from_slice(&layout::IO_APIC.to_le_bytes());
     add(&io_apic);
-    // ISA interrupts, one to one, with the bus's own polarity and trigger: active
-    // high and edge, which is what irqfd gives.
-    for irq in 0..=layout::LAST_IRQ as u8 {
+    // The devices' interrupts, one to one, with the polarity and trigger of ISA:
+    // active high and edge, which is what irqfd gives.
+    for irq in layout::FIRST_IRQ as u8..lines {
         add(&[INTERRUPT_ENTRY, VECTORED, 0, 0, 0, irq, io_apic_id, irq]);
     }
     add(&[LOCAL_INTERRUPT_ENTRY, EXTERNAL, 0, 0, 0, 0, 0, 0]);
@@ -111,7 +117,7 @@ mod tests {
     #[test]
     fn sums_are_zero_and_lengths_right() {
         for cpus in [1, 2, 64] {
-            let table = table(cpus);
+            let table = table(cpus, 24);
             assert_eq!(checksum(&table[..16]), 0);
             assert_eq!(checksum(&table[16..]), 0);
             let length = u16::from_le_bytes([table[20], table[21]]);
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_cpu_and_line_is_there_once() {
-        let table = table(3);
+        let table = table(3, 6);
         let entries = entries(&table);
         let cpus: Vec<_> = entries.iter().filter(|e| e[0] == CPU_ENTRY).collect();
         assert_eq!(cpus.iter().map(|e| e[1]).collect::<Vec<_>>(), [0, 1, 2]);
@@ -132,6 +138,6 @@ mod tests {
             .filter(|e| e[0] == INTERRUPT_ENTRY)
             .map(|e| (e[5], e[6], e[7]))
             .collect();
-        assert_eq!(lines, (0..16).map(|irq| (irq, 3, irq)).collect::<Vec<_>>());
+        assert_eq!(lines, (1..6).map(|irq| (irq, 3, irq)).collect::<Vec<_>>());
     }
 }

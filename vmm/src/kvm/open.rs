@@ -5,8 +5,9 @@ use std::io;
 use kvm_ioctls::{Cap, Kvm};
 
 /// What a monitor needs of KVM beyond version 12 of its interface.
-const NEEDED: [(Cap, &str); 6] = [
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+const NEEDED: [(Cap, &str); 7] = [
+    (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),

@@ -22,8 +22,8 @@ pub(crate) trait Bus: Sync {
     fn write_port(&self, port: u16, data: &[u8]) -> Option<End>;
     /// Fills `data` from a physical address.
     fn read(&self, address: u64, data: &mut [u8]);
-    /// Takes what was written to a physical address.
-    fn write(&self, address: u64, data: &[u8]);
+    /// Takes what was written to a physical address, or ends the machine.
+    fn write(&self, address: u64, data: &[u8]) -> Option<End>;
     /// Called when the virtual CPU was kicked; returns when it may go on, or says
     /// that it must end.
     fn kicked(&self) -> Next;
@@ -54,7 +54,7 @@ pub(crate) enum End {
     TripleFault,
     /// KVM cannot go on; with what it says about it.
     KvmInternalError(String),
-    /// `KVM_RUN` itself failed.
+    /// `KVM_RUN` or another call of KVM's failed.
     Failed(String),
 }
 
@@ -69,7 +69,11 @@ pub(crate) fn run(vcpu: &mut VcpuFd, bus: &impl Bus) -> End {
             }
             Ok(VcpuExit::IoIn(port, data)) => bus.read_port(port, data),
             Ok(VcpuExit::MmioRead(address, data)) => bus.read(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => bus.write(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                if let Some(end) = bus.write(address, data) {
+                    return end;
+                }
+            }
             Ok(VcpuExit::Shutdown) => return End::TripleFault,
             Ok(VcpuExit::SystemEvent(kind, _)) => {
                 return match kind {

@@ -40,16 +40,6 @@ impl DeviceSet {
         machine: &Machine,
         memory: &GuestMemory,
     ) -> Result<Self, Failure> {
-        let most = layout::MAX_DEVICES - DEVICES_BESIDE_DISKS;
-        if config.disks.len() > most {
-            return Err(Failure {
-                reason: Reason::BadConfiguration,
-                detail: format!(
-                    "a machine has at most {most} disks, not {}",
-                    config.disks.len()
-                ),
-            });
-        }
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for disk in &config.disks {
             devices.push(Box::new(Block::open(disk).map_err(unusable)?));
@@ -98,8 +88,14 @@ pub(super) fn command_line(devices: usize) -> String {
 }
 
 /// The number of devices that a configuration asks for.
-pub(super) fn count(config: &VmConfig) -> usize {
-    config.disks.len() + DEVICES_BESIDE_DISKS
+pub(super) fn count(config: &VmConfig) -> Result<usize, Failure> {
+    let most = layout::MAX_DEVICES - DEVICES_BESIDE_DISKS;
+    match config.disks.len() {
+        disks if disks <= most => Ok(disks + DEVICES_BESIDE_DISKS),
+        disks => Err(unusable(format!(
+            "a machine has at most {most} disks, not {disks}"
+        ))),
+    }
 }
 
 fn address(slot: u32) -> u64 {
@@ -148,7 +144,7 @@ mod tests {
     fn each_device_is_announced_at_its_place() {
         assert_eq!(
             command_line(2),
-            " virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"
+            " virtio_mmio.device=4K@0xd0000000:1 virtio_mmio.device=4K@0xd0001000:2"
         );
         assert!(irq(layout::MAX_DEVICES as u32 - 1) <= layout::LAST_IRQ);
     }

@@ -34,7 +34,7 @@ use crate::control::RunState;
 use crate::exit::Reason;
 use crate::kvm::machine::Machine;
 use crate::kvm::vcpu::End;
-use crate::kvm::{boot, memory, open};
+use crate::kvm::{boot, layout, memory, open};
 use crate::sandbox;
 use crate::transport::worker::Worker;
 use address_space::AddressSpace;
@@ -132,8 +132,9 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
     })?;
     let memory =
         memory::allocate(u64::from(config.memory_mib) << 20).map_err(failed("map guest memory"))?;
-    let command_line =
-        config.command_line.clone() + &device_set::command_line(device_set::count(config));
+    let devices = device_set::count(config)?;
+    let interrupt_lines = layout::interrupt_lines(devices);
+    let command_line = config.command_line.clone() + &device_set::command_line(devices);
     let entry = boot::load(
         &memory,
         &boot::Sources {
@@ -141,6 +142,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
             initramfs: &config.initramfs,
             command_line: &command_line,
             cpus: config.cpus,
+            interrupt_lines,
         },
     )
     .map_err(|error| Failure {
@@ -152,7 +154,8 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         reason: Reason::KvmUnavailable,
         detail: error.to_string(),
     };
-    let machine = Machine::new(&kvm, memory.clone()).map_err(unavailable)?;
+    let machine =
+        Machine::new(&kvm, memory.clone(), config.cpus, interrupt_lines).map_err(unavailable)?;
     let devices = DeviceSet::new(config, &machine, &memory)?;
     let control = ControlSocket::bind(&config.control_socket).map_err(|error| Failure {
         reason: Reason::BadConfiguration,
@@ -162,7 +165,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         ),
     })?;
     let vcpus = (0..config.cpus)
-        .map(|id| machine.create_vcpu(id, config.cpus, entry))
+        .map(|id| machine.create_vcpu(id, entry))
         .collect::<Result<Vec<_>, _>>()
         .map_err(unavailable)?;
 
@@ -185,6 +188,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         .collect::<io::Result<Vec<_>>>()
         .map_err(failed("start the devices"))?;
     let space = Arc::new(AddressSpace {
+        machine,
         devices: devices.transports.clone(),
         lifecycle: Arc::clone(&lifecycle),
     });

@@ -155,9 +155,9 @@ fn prepare(kvm: &kvm_ioctls::Kvm) -> Result<(Machine, kvm_ioctls::VcpuFd), Strin
         memory::allocate(MEMORY_BYTES).map_err(|error| format!("cannot map memory: {error}"))?;
     registers::write_tables(&memory).map_err(|error| error.to_string())?;
     guest::write(&memory).map_err(|error| error.to_string())?;
-    let machine = Machine::new(kvm, memory).map_err(|error| error.to_string())?;
+    let machine = Machine::new(kvm, memory, 1, 0).map_err(|error| error.to_string())?;
     let vcpu = machine
-        .create_vcpu(0, 1, guest::ENTRY)
+        .create_vcpu(0, guest::ENTRY)
         .map_err(|error| error.to_string())?;
     Ok((machine, vcpu))
 }
@@ -273,7 +273,9 @@ impl Bus for ProbeBus {
         }
     }
 
-    fn write(&self, _: u64, _: &[u8]) {}
+    fn write(&self, _: u64, _: &[u8]) -> Option<End> {
+        None
+    }
 
     fn kicked(&self) -> Next {
         Next::Stop

@@ -23,6 +23,9 @@ const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 /// `_IOR(KVMIO, 0x81, struct kvm_regs)`: where the guest was, for an error message.
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 
+/// `_IOW(KVMIO, 0x6a, struct kvm_irq_routing)`: the guest sets up an interrupt.
+const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
+
 /// One thread's filter, compiled.
 #[derive(Clone)]
 pub(crate) struct Filter(Arc<BpfProgram>);
@@ -125,7 +128,12 @@ fn common() -> io::Result<Rules> {
 
 fn vcpu() -> io::Result<Rules> {
     let mut rules = common()?;
-    let ioctls = [KVM_RUN, KVM_KVMCLOCK_CTRL, KVM_GET_REGS];
+    let ioctls = [
+        KVM_RUN,
+        KVM_KVMCLOCK_CTRL,
+        KVM_GET_REGS,
+        KVM_SET_GSI_ROUTING,
+    ];
     rules.insert(libc::SYS_ioctl, requests(&ioctls)?);
     Ok(rules)
 }

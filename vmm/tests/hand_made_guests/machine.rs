@@ -15,7 +15,7 @@ use dctl_vmm::exit::Reason;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Whether this machine's KVM can be opened. Says so if not.
-pub fn kvm_opens() -> bool {
+pub(crate) fn kvm_opens() -> bool {
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => true,
         Err(error) => {
@@ -26,23 +26,23 @@ pub fn kvm_opens() -> bool {
 }
 
 /// A machine that is not started yet, in a directory of its own.
-pub struct Machine {
+pub(crate) struct Machine {
     directory: std::rc::Rc<tempfile::TempDir>,
     config: VmConfig,
 }
 
 /// How a monitor's process ended.
-pub struct Ended {
-    pub reason: Reason,
+pub(crate) struct Ended {
+    pub(crate) reason: Reason,
     /// All that it wrote to standard error.
-    pub line: String,
+    pub(crate) line: String,
     /// The most memory that was resident, guest memory included, in bytes.
-    pub peak_memory: u64,
+    pub(crate) peak_memory: u64,
 }
 
 impl Machine {
     /// A machine whose boot CPU runs `code`, in 64-bit mode.
-    pub fn new(code: &[u8]) -> Self {
+    pub(crate) fn new(code: &[u8]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("vmlinux"), kernel(code)).unwrap();
@@ -69,29 +69,29 @@ impl Machine {
         }
     }
 
-    pub fn cpus(self, cpus: u8) -> Self {
+    pub(crate) fn cpus(self, cpus: u8) -> Self {
         self.configure(|config| config.cpus = cpus)
     }
 
-    pub fn configure(mut self, change: impl FnOnce(&mut VmConfig)) -> Self {
+    pub(crate) fn configure(mut self, change: impl FnOnce(&mut VmConfig)) -> Self {
         change(&mut self.config);
         self
     }
 
     /// Runs it to its end.
-    pub fn run(&self) -> Ended {
+    pub(crate) fn run(&self) -> Ended {
         self.start_again().wait()
     }
 
     /// Starts it, and waits until its control socket is served.
-    pub fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         let running = self.start_again();
         running.wait_for("the control socket", |running| running.try_client().is_ok());
         running
     }
 
     /// Starts it, and waits for nothing.
-    pub fn start_again(&self) -> Running {
+    pub(crate) fn start_again(&self) -> Running {
         let file = self.directory.path().join("config.json");
         fs::write(&file, serde_json::to_vec(&self.config).unwrap()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dctl-vmm"))
@@ -110,39 +110,39 @@ impl Machine {
 }
 
 /// A monitor's process. It is killed when this is dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     config: VmConfig,
     _directory: std::rc::Rc<tempfile::TempDir>,
 }
 
 impl Running {
-    pub fn config(&self) -> &VmConfig {
+    pub(crate) fn config(&self) -> &VmConfig {
         &self.config
     }
 
-    pub fn control_socket(&self) -> &Path {
+    pub(crate) fn control_socket(&self) -> &Path {
         &self.config.control_socket
     }
 
-    pub fn process_id(&self) -> u32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn try_client(&self) -> Result<Client, ClientError> {
+    pub(crate) fn try_client(&self) -> Result<Client, ClientError> {
         let mut client = Client::connect(self.control_socket(), PATIENCE)?;
         client.state()?;
         Ok(client)
     }
 
     /// A client; the socket is served.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.wait_for("a client's place", |running| running.try_client().is_ok());
         self.try_client().unwrap()
     }
 
     /// Waits until `reached`, for which there is no event to wait for.
-    pub fn wait_for(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !reached(self) {
             assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -151,7 +151,7 @@ impl Running {
     }
 
     /// Processor time of all its threads so far.
-    pub fn processor_time(&self) -> Duration {
+    pub(crate) fn processor_time(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process_id())).unwrap();
         tasks
             .map(|task| {
@@ -163,11 +163,11 @@ impl Running {
             .sum()
     }
 
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal(libc::SIGTERM);
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -179,7 +179,7 @@ impl Running {
     }
 
     /// Waits for its end, and kills it if that takes too long.
-    pub fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let mut peak_memory = 0;
         let status = loop {

@@ -159,7 +159,7 @@ fn a_paused_machine_uses_no_processor_until_it_is_resumed() {
     assert_eq!(client.state().unwrap().run_state, RunState::Paused);
     let before = running.processor_time();
     std::thread::sleep(Duration::from_millis(200));
-    let used = running.processor_time() - before;
+    let used = running.processor_time().saturating_sub(before);
     assert!(used < Duration::from_millis(50), "{used:?} while paused");
 
     client.resume().unwrap();
@@ -230,7 +230,7 @@ fn control_clients_cannot_disturb_each_other() {
         .map(|_| UnixStream::connect(running.control_socket()).unwrap())
         .collect();
     let mut noisy = silent.first().unwrap();
-    noisy.write_all(&[b'x'; 100_000]).ok();
+    noisy.write_all(&vec![b'x'; 100_000]).ok();
     let mut rest = Vec::new();
     noisy
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -286,8 +286,9 @@ fn one_machine_has_one_monitor_and_a_killed_one_leaves_no_trace() {
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused_with_its_reason() {
+    type Spoil = fn(&mut dctl_vmm::config::VmConfig);
     needs_kvm!();
-    let cases: [(&str, fn(&mut dctl_vmm::config::VmConfig)); 6] = [
+    let cases: [(&str, Spoil); 6] = [
         ("cannot read /nonexistent/vmlinux", |config| {
             config.kernel = "/nonexistent/vmlinux".into();
         }),
