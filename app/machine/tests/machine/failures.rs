@@ -1,9 +1,13 @@
 //! What keeps a machine from running is said at once and clearly.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
 
-use dctl_machine::{DriverKind, Error, Paths, RunState, Settings, doctor};
-use dctl_vmm::control::Client;
+use dctl_machine::{Error, Paths, RunState, doctor};
 use libtest_mimic::Trial;
 use rustix::fs::{FlockOperation, flock};
 
@@ -17,20 +21,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("failures::a_lock_held_by_a_stranger", lock_held),
         trial("failures::settings_that_cannot_be", bad_settings),
         trial("failures::a_machine_that_is_off", off),
-        trial("failures::without_kvm_and_qemu", nothing_to_run_on),
+        trial("failures::without_qemu", without_qemu),
         trial("failures::doctor_agrees_with_the_choice", doctor_agrees),
     ]
 }
 
 /// A lock without a control socket: a monitor that hangs. Nothing is started.
 async fn lock_held(home: Home) {
-    let machine = home.machine(DriverKind::Qemu);
+    let machine = home.machine();
     fs::create_dir_all(machine.files().runtime()).unwrap();
-    fs::set_permissions(
-        home.paths.runtime(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .unwrap();
+    fs::set_permissions(home.paths.runtime(), fs::Permissions::from_mode(0o700)).unwrap();
     let lock = fs::File::create(machine.files().lock()).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     let error = machine.ensure_running().await.unwrap_err();
@@ -41,7 +41,7 @@ async fn lock_held(home: Home) {
 }
 
 async fn bad_settings(home: Home) {
-    let machine = home.machine(DriverKind::Qemu);
+    let machine = home.machine();
     fs::write(machine.files().settings(), "cpus = 1000").unwrap();
     let error = machine.ensure_running().await.unwrap_err();
     assert!(error.to_string().contains("machine.toml"), "{error}");
@@ -62,39 +62,61 @@ async fn off(home: Home) {
     assert!(!machine.files().directory().exists());
 }
 
-/// A process with an empty PATH, where KVM is forced: whichever of the two is
-/// missing here, the error names the way out.
-async fn nothing_to_run_on(home: Home) {
+/// Without QEMU in PATH, where it was asked for: the report is broken, says so with
+/// its exit code, and names the way out.
+async fn without_qemu(home: Home) {
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "failures::doctor_agrees_with_the_choice"])
-        .env("PATH", "")
+        .arg("doctor")
+        .env("PATH", home.path())
+        .env("DCTL_HOME", home.path())
         .env("DCTL_DRIVER", "qemu")
-        .env("TMPDIR", home.path())
         .stdin(Stdio::null())
         .output();
     let output = tokio::time::timeout(SOON, output).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("[ERROR] driver:"), "{text}");
     assert!(text.contains("apt install qemu-system-x86"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
-/// The report says what a boot would do.
+/// `doctor`, for [`without_qemu`].
+pub(crate) fn print_report() -> ExitCode {
+    let report = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(doctor::report(&Paths::from_environment().unwrap()));
+    println!("{report}");
+    ExitCode::from(u8::from(report.is_broken()))
+}
+
+/// The report says what a boot would do; the second time the probe's verdict comes
+/// from the cache, and is the same.
 async fn doctor_agrees(home: Home) {
     let report = doctor::report(&home.paths).await;
-    println!("{report}");
-    let driver = report
-        .checks
-        .iter()
-        .find(|check| check.name == "driver")
-        .unwrap();
-    assert!(
-        driver.detail.starts_with("kvm, ") || driver.detail.starts_with("qemu, "),
-        "{report}"
-    );
+    let check = |report: &doctor::Report, name: &str| {
+        let found = report.checks.iter().find(|check| check.name == name);
+        found.unwrap().clone()
+    };
+    let kvm = check(&report, "KVM");
+    let driver = check(&report, "driver");
+    let expected = match kvm.health {
+        doctor::Health::Ok => "kvm, ",
+        _ => "qemu, ",
+    };
+    assert!(driver.detail.starts_with(expected), "{report}");
+    assert_eq!(check(&report, "directories").health, doctor::Health::Ok);
+    assert!(!report.is_broken(), "{report}");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["checks"][0]["health"], "ok", "{json}");
-    // The second time the probe's verdict comes from the cache.
-    let again = doctor::report(&home.paths).await;
-    assert_eq!(again.checks, report.checks);
-    let _ = (Settings::default(), Paths::under(home.path()));
-    let _ = Client::connect(&home.path().join("none"), SOON).unwrap_err();
+
+    let cache = home.paths.cache().join("kvm-probe.json");
+    if cache.exists() {
+        let cached = fs::read(&cache).unwrap();
+        let again = doctor::report(&home.paths).await;
+        assert_eq!(check(&again, "KVM"), kvm);
+        assert_eq!(fs::read(&cache).unwrap(), cached);
+        // A verdict of another boot, or half a file, counts for nothing.
+        fs::write(&cache, &cached[..cached.len() / 2]).unwrap();
+        doctor::report(&home.paths).await;
+        assert!(serde_json::from_slice::<serde_json::Value>(&fs::read(&cache).unwrap()).is_ok());
+    }
 }

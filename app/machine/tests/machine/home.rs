@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use dctl_machine::{DEFAULT_MACHINE, DriverKind, Machine, Paths, Settings};
+use dctl_machine::{DEFAULT_MACHINE, Machine, Paths, Settings};
 use dctl_vmm::control::Client;
 
 /// For what takes no time unless something is broken.
@@ -29,8 +29,8 @@ impl Home {
         self.directory.path()
     }
 
-    /// The default machine, small, on the given driver.
-    pub(crate) fn machine(&self, driver: DriverKind) -> Machine {
+    /// The default machine, small.
+    pub(crate) fn machine(&self) -> Machine {
         let machine = self.open();
         let settings = Settings {
             cpus: Some(2),
@@ -39,7 +39,6 @@ impl Home {
             ..Settings::default()
         };
         settings.save(machine.files()).unwrap();
-        machine.force_driver(Some(driver));
         machine
     }
 

@@ -1,8 +1,9 @@
 //! Machines for real: processes, sockets, QEMU and the embedded guest.
 //!
 //! The drivers start monitors by running this program with `vmm` or `qemu`, so it
-//! answers to both as dctl does, and is a test runner otherwise. Needs
-//! qemu-system-x86_64 and the guest (`cargo xtask build`).
+//! answers to both as dctl does (and to `doctor`), and is a test runner otherwise.
+//! Needs qemu-system-x86_64 and the guest (`cargo xtask build`). Boots are on the
+//! driver that this host gets; `DCTL_DRIVER` forces one.
 
 mod boots;
 mod failures;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(subcommand) if subcommand == "vmm" => return dctl_vmm::command::main(arguments),
+        Some(subcommand) if subcommand == "doctor" => return failures::print_report(),
         Some(subcommand) if subcommand == "qemu" => {
             return dctl_machine::qemu_supervisor(arguments);
         }
