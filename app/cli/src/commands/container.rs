@@ -10,7 +10,7 @@ use crate::{
     client::{self, Call, Client, Hijacked},
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
-    session::{Handling, Signals},
+    session::{self, Handling, Outcome, Plan, Signals},
 };
 
 /// The largest result of a wait, in bytes.
@@ -112,6 +112,32 @@ pub(crate) fn signals(
     Signals::catch(handling, tty)
         .map(Some)
         .map_err(|error| Failure::engine(format_args!("cannot catch signals: {error}")))
+}
+
+/// Carries an attached container's stdio, waits for its end, and takes over its
+/// exit code.
+pub(crate) async fn carry_to_exit(
+    client: &Client,
+    hijacked: Hijacked,
+    plan: &Plan,
+    signals: Option<&Signals>,
+    waiting: Waiting,
+) -> Result<(), Failure> {
+    match session::carry(client, hijacked, plan, signals).await? {
+        Outcome::Closed => {}
+        Outcome::Detached => return Ok(()),
+        Outcome::Signal(number) => return Err(ended_by(number)),
+    }
+    let told_to_end = async {
+        match signals {
+            Some(signals) => signals.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        status = waiting.finish() => status?.into_result(),
+        number = told_to_end => Err(ended_by(number)),
+    }
 }
 
 /// The end of a session that a signal ended.

@@ -1,5 +1,7 @@
 //! The help of `dctl` itself: commands by group, as Docker's client shows them.
 
+use std::fmt::Write as _;
+
 use clap::{Command, CommandFactory};
 
 use super::Arguments;
@@ -41,16 +43,17 @@ const GROUPS: [(&str, &[&str]); 3] = [
 /// The whole command line, with grouped help.
 pub(super) fn command() -> Command {
     let command = Arguments::command();
+    // Writing to a string cannot fail.
     let mut groups = String::new();
     for (heading, names) in GROUPS {
-        groups.push_str(&format!("\n{heading}:\n"));
+        let _ = writeln!(groups, "\n{heading}:");
         for name in names {
             let about = command
                 .find_subcommand(name)
                 .and_then(Command::get_about)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            groups.push_str(&format!("  {name:<11} {about}\n"));
+            let _ = writeln!(groups, "  {name:<11} {about}");
         }
     }
     let template = format!(
@@ -88,6 +91,7 @@ mod tests {
 
     #[test]
     fn help_is_as_it_was() {
+        let command = || command().term_width(100);
         insta::assert_snapshot!("dctl", command().render_help());
         for name in ["run", "exec", "ps", "logs", "machine"] {
             let mut command = command();

@@ -218,7 +218,7 @@ pub(crate) async fn remove(
                 for item in removed {
                     match item {
                         Removed::Untagged(name) => {
-                            failure::print_line(format_args!("Untagged: {name}"))?
+                            failure::print_line(format_args!("Untagged: {name}"))?;
                         }
                         Removed::Deleted(id) => failure::print_line(format_args!("Deleted: {id}"))?,
                     }

@@ -13,7 +13,7 @@ use crate::{
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
     output::table,
-    session::{self, Outcome, Plan, terminal},
+    session::{Plan, terminal},
 };
 
 /// Arguments of `start`.
@@ -106,11 +106,7 @@ async fn start_attached(
         detach_keys: arguments.detach_keys.clone().unwrap_or_default(),
         resize_path: container::path(id, "resize"),
     };
-    match session::carry(client, hijacked, &plan, signals.as_ref()).await? {
-        Outcome::Closed => waiting.finish().await.and_then(ExitStatus::into_result),
-        Outcome::Detached => Ok(()),
-        Outcome::Signal(number) => Err(container::ended_by(number)),
-    }
+    container::carry_to_exit(client, hijacked, &plan, signals.as_ref(), waiting).await
 }
 
 /// Arguments of `attach`.
@@ -170,11 +166,7 @@ pub(crate) async fn attach(
         detach_keys: arguments.detach_keys.clone().unwrap_or_default(),
         resize_path: container::path(id, "resize"),
     };
-    match session::carry(&client, hijacked, &plan, signals.as_ref()).await? {
-        Outcome::Closed => waiting.finish().await.and_then(ExitStatus::into_result),
-        Outcome::Detached => Ok(()),
-        Outcome::Signal(number) => Err(container::ended_by(number)),
-    }
+    container::carry_to_exit(&client, hijacked, &plan, signals.as_ref(), waiting).await
 }
 
 /// Arguments of `stop` and `restart`.

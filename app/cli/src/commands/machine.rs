@@ -275,10 +275,15 @@ fn describe(status: &Status) -> String {
     if let Some(reason) = &status.last_exit {
         lines.push(("Last exit", reason.clone()));
     }
-    lines
+    let lines: Vec<_> = lines
         .into_iter()
-        .map(|(name, value)| format!("{:<11}{value}\n", format!("{name}:")))
-        .collect()
+        .map(|(name, value)| format!("{:<11}{value}", format!("{name}:")))
+        .collect();
+    lines.join(
+        "
+",
+    ) + "
+"
 }
 
 async fn logs(environment: &Environment, arguments: &LogsArguments) -> Result<(), Failure> {

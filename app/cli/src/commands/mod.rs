@@ -25,6 +25,7 @@ use crate::{
     client::Client,
     failure::{ENGINE_FAILED, Failure},
     launcher,
+    session::terminal,
 };
 
 /// Containers in a micro-VM of your own
@@ -38,7 +39,7 @@ use crate::{
 )]
 struct Arguments {
     /// Say what dctl does on standard error
-    #[arg(short = 'D', long, global = true, hide_short_help = true)]
+    #[arg(short = 'D', long, global = true)]
     debug: bool,
     #[command(subcommand)]
     command: Command,
@@ -112,7 +113,7 @@ enum Command {
     Start(lifecycle::StartArguments),
     /// Stop one or more running containers
     Stop(lifecycle::StopArguments),
-    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    /// Give an image one more name
     Tag(images::TagArguments),
     /// Display the running processes of a container
     Top(lifecycle::TopArguments),
@@ -187,7 +188,7 @@ enum ImageCommand {
     /// Remove one or more images
     #[command(visible_alias = "remove")]
     Rm(images::RemoveArguments),
-    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    /// Give an image one more name
     Tag(images::TagArguments),
 }
 
@@ -343,7 +344,12 @@ fn usage(error: &clap::Error) -> Result<ExitCode, Failure> {
         _ => ENGINE_FAILED,
     };
     if code == 0 {
-        crate::failure::print(error.render().ansi().to_string())?;
+        let text = error.render();
+        crate::failure::print(if terminal::stdout_is_terminal() {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     crate::failure::note(error.render().to_string().trim_end());

@@ -7,8 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    Environment,
-    container::{self, ExitStatus},
+    Environment, container,
     container_options::{Attached, ContainerOptions, PullPolicy},
     pull,
 };
@@ -16,7 +15,7 @@ use crate::{
     client::{Call, Client},
     failure::{self, Failure},
     options::{detach_keys::DetachKeys, reference::Reference},
-    session::{self, Outcome, Plan, terminal},
+    session::{Plan, terminal},
 };
 
 /// Arguments of `run`.
@@ -136,11 +135,7 @@ async fn run_attached(
         detach_keys: arguments.detach_keys.clone().unwrap_or_default(),
         resize_path: container::path(id, "resize"),
     };
-    match session::carry(client, hijacked, &plan, signals.as_ref()).await? {
-        Outcome::Closed => waiting.finish().await.and_then(ExitStatus::into_result),
-        Outcome::Detached => Ok(()),
-        Outcome::Signal(number) => Err(container::ended_by(number)),
-    }
+    container::carry_to_exit(client, hijacked, &plan, signals.as_ref(), waiting).await
 }
 
 /// Creates it, and pulls its image according to the policy.

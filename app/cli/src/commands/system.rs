@@ -79,9 +79,10 @@ fn describe_versions(both: &Value) -> String {
         let value = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        if !value.is_empty() && value != "null" {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:depth$}{:<17} {value}", "", format!("{name}:"));
+        if value != "null" {
+            let line = format!("{:depth$}{:<17} {value}", "", format!("{name}:"));
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
     };
     let client = &both["Client"];
@@ -97,7 +98,7 @@ fn describe_versions(both: &Value) -> String {
     let components = server["Components"].as_array();
     for component in components.into_iter().flatten() {
         let name = component["Name"].as_str().unwrap_or_default();
-        line(1, name, &Value::from(" "));
+        line(1, name, &Value::from(""));
         line(2, "Version", &component["Version"]);
         let details = component["Details"].as_object();
         for (field, label) in [

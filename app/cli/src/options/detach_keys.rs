@@ -177,16 +177,13 @@ mod tests {
                     }
                 }
             }
-            match first {
-                Some(position) => {
-                    prop_assert!(detached);
-                    prop_assert_eq!(&forwarded[..], &typed[..position]);
-                }
-                None => {
-                    prop_assert!(!detached);
-                    prop_assert!(typed.starts_with(&forwarded));
-                    prop_assert!(typed.len() - forwarded.len() < keys.len());
-                }
+            if let Some(position) = first {
+                prop_assert!(detached);
+                prop_assert_eq!(&forwarded[..], &typed[..position]);
+            } else {
+                prop_assert!(!detached);
+                prop_assert!(typed.starts_with(&forwarded));
+                prop_assert!(typed.len() - forwarded.len() < keys.len());
             }
         }
     }

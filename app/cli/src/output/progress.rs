@@ -113,15 +113,12 @@ impl<W: Write> Progress<W> {
         // A line that wraps would be counted as one.
         let line: String = line.chars().take(width.saturating_sub(1)).collect();
         let count = self.lines.len();
-        match self.lines.get(&id) {
-            Some(index) => {
-                let up = count - index;
-                write!(self.output, "\x1b[{up}A\x1b[2K\r{line}\x1b[{up}B\r")?;
-            }
-            None => {
-                self.lines.insert(id, count);
-                writeln!(self.output, "\x1b[2K\r{line}")?;
-            }
+        if let Some(index) = self.lines.get(&id) {
+            let up = count - index;
+            write!(self.output, "\x1b[{up}A\x1b[2K\r{line}\x1b[{up}B\r")?;
+        } else {
+            self.lines.insert(id, count);
+            writeln!(self.output, "\x1b[2K\r{line}")?;
         }
         self.output.flush()
     }

@@ -10,7 +10,7 @@ mod output;
 mod signals;
 pub(crate) mod terminal;
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +28,10 @@ use crate::{
 
 /// How much of standard input is read at once, in bytes.
 const INPUT_SIZE: usize = 64 * 1024;
+
+/// How long the signal for a terminal that is gone may take to arrive and be sent
+/// on.
+const HANG_UP_WITHIN: Duration = Duration::from_secs(3);
 
 /// What is carried and how.
 #[derive(Debug, Clone)]
@@ -102,17 +106,22 @@ pub(crate) async fn carry(
             }
         }
     };
-    let send = async {
-        let detached = if plan.stdin {
-            send_input(writer, plan).await?
+    let forward = async {
+        let sent = if plan.stdin {
+            send_input(writer, plan, interactive).await?
         } else {
             close(writer).await;
-            false
+            Sent::All
         };
-        if !detached {
-            std::future::pending::<()>().await;
+        match sent {
+            Sent::All => std::future::pending().await,
+            Sent::Detached => Ok(Outcome::Detached),
+            Sent::TerminalGone => {
+                // The signal that says so is on its way, and is sent on first.
+                tokio::time::sleep(HANG_UP_WITHIN).await;
+                Ok(Outcome::Signal(signals::SIGHUP))
+            }
         }
-        Ok(())
     };
     let resize = async {
         if plan.tty {
@@ -131,7 +140,7 @@ pub(crate) async fn carry(
         biased;
         number = end => Ok(Outcome::Signal(number)),
         received = receive => received.map(|()| Outcome::Closed),
-        sent = send => sent.map(|()| Outcome::Detached),
+        outcome = forward => outcome,
         () = resize => Ok(Outcome::Closed),
     };
     if matches!(outcome, Ok(Outcome::Signal(_))) {
@@ -190,8 +199,23 @@ pub(crate) async fn copy_body(
     result
 }
 
-/// Sends standard input until it ends; `true` when the detach keys were typed.
-async fn send_input(mut writer: HijackedWriter, plan: &Plan) -> Result<bool, SessionError> {
+/// How the sending of standard input ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// There is no more, or nobody reads it.
+    All,
+    /// The detach keys were typed.
+    Detached,
+    /// The terminal that it came from is gone.
+    TerminalGone,
+}
+
+/// Sends standard input until it ends.
+async fn send_input(
+    mut writer: HijackedWriter,
+    plan: &Plan,
+    interactive: bool,
+) -> Result<Sent, SessionError> {
     let mut input = StandardInput::new().map_err(SessionError::Input)?;
     let mut filter = plan
         .tty
@@ -200,14 +224,18 @@ async fn send_input(mut writer: HijackedWriter, plan: &Plan) -> Result<bool, Ses
     loop {
         let length = match input.read(&mut buffer).await {
             Ok(length) => length,
-            // The terminal is gone; whoever sent the hang-up says so, too.
+            // What a terminal says that is gone.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
             Err(error) => return Err(SessionError::Input(error)),
         };
         let typed = &buffer[..length];
         if typed.is_empty() {
+            // A raw terminal has no other end.
+            if interactive && terminal::is_gone() {
+                return Ok(Sent::TerminalGone);
+            }
             close(writer).await;
-            return Ok(false);
+            return Ok(Sent::All);
         }
         let (sent, detach) = match &mut filter {
             None => (writer.write(typed).await, false),
@@ -217,12 +245,12 @@ async fn send_input(mut writer: HijackedWriter, plan: &Plan) -> Result<bool, Ses
             },
         };
         if detach {
-            return Ok(true);
+            return Ok(Sent::Detached);
         }
         if let Err(error) = sent {
             // It reads no more. What it still has to say is on its way.
             tracing::debug!(%error, "the input is no longer read");
-            return Ok(false);
+            return Ok(Sent::All);
         }
     }
 }
@@ -231,7 +259,6 @@ async fn close(mut writer: HijackedWriter) {
     if let Err(error) = writer.close().await {
         tracing::debug!(%error, "the input was closed already");
     }
-    // Dropping the half does no more than this.
 }
 
 /// Sends the terminal's size now, and again whenever it changes.

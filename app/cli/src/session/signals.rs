@@ -42,7 +42,8 @@ const ENDING: [(&str, i32); 4] = [
     ("SIGTERM", 15),
 ];
 
-const SIGHUP: i32 = 1;
+/// Hang-up: the terminal is gone.
+pub(super) const SIGHUP: i32 = 1;
 const SIGCONT: i32 = 18;
 
 /// How long the engine may take to send a signal on when the terminal is gone.

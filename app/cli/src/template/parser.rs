@@ -71,7 +71,7 @@ pub(super) enum Operand {
 }
 
 /// How a block of nodes ended.
-enum End {
+enum Stop {
     Template,
     End,
     Else(Vec<Token>),
@@ -81,9 +81,9 @@ enum End {
 pub(super) fn parse(pieces: &[Piece]) -> Result<Vec<Node>, String> {
     let mut parser = Parser { pieces, next: 0 };
     match parser.block(0)? {
-        (nodes, End::Template) => Ok(nodes),
-        (_, End::End) => Err("unexpected {{end}}".into()),
-        (_, End::Else(_)) => Err("unexpected {{else}}".into()),
+        (nodes, Stop::Template) => Ok(nodes),
+        (_, Stop::End) => Err("unexpected {{end}}".into()),
+        (_, Stop::Else(_)) => Err("unexpected {{else}}".into()),
     }
 }
 
@@ -93,7 +93,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn block(&mut self, depth: usize) -> Result<(Vec<Node>, End), String> {
+    fn block(&mut self, depth: usize) -> Result<(Vec<Node>, Stop), String> {
         if depth > MAX_DEPTH {
             return Err("blocks are nested too deep".into());
         }
@@ -112,32 +112,32 @@ impl Parser<'_> {
                 _ => ("", tokens.as_slice()),
             };
             match keyword {
-                "end" if rest.is_empty() => return Ok((nodes, End::End)),
-                "else" => return Ok((nodes, End::Else(rest.to_vec()))),
+                "end" if rest.is_empty() => return Ok((nodes, Stop::End)),
+                "else" => return Ok((nodes, Stop::Else(rest.to_vec()))),
                 "if" | "with" | "range" => nodes.push(self.control(keyword, rest, depth)?),
                 _ => nodes.push(Node::Output(pipeline(tokens)?)),
             }
         }
-        Ok((nodes, End::Template))
+        Ok((nodes, Stop::Template))
     }
 
     fn control(&mut self, keyword: &str, tokens: &[Token], depth: usize) -> Result<Node, String> {
         let pipeline = pipeline(tokens)?;
         let (then, end) = self.block(depth + 1)?;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Template => {
+            Stop::End => Vec::new(),
+            Stop::Template => {
                 return Err(format!(
                     "unexpected end of the template in {{{{{keyword}}}}}"
                 ));
             }
-            End::Else(rest) => match rest.split_first() {
+            Stop::Else(rest) => match rest.split_first() {
                 None => match self.block(depth + 1)? {
-                    (nodes, End::End) => nodes,
-                    (_, End::Template) => {
+                    (nodes, Stop::End) => nodes,
+                    (_, Stop::Template) => {
                         return Err("unexpected end of the template in {{else}}".into());
                     }
-                    (_, End::Else(_)) => return Err("unexpected {{else}}".into()),
+                    (_, Stop::Else(_)) => return Err("unexpected {{else}}".into()),
                 },
                 // `else if` ends with the same `end`.
                 Some((Token::Word(next), rest)) if next == keyword && keyword != "range" => {

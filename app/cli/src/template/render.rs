@@ -145,7 +145,7 @@ impl Renderer<'_> {
             self.scope(|this| {
                 match over.declared.as_slice() {
                     [only] => {
-                        this.declare(std::slice::from_ref(only), std::slice::from_ref(&value))
+                        this.declare(std::slice::from_ref(only), std::slice::from_ref(&value));
                     }
                     both => this.declare(both, &[key, value.clone()]),
                 }
