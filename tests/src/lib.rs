@@ -1,1 +1,29 @@
-//! Placeholder.
+//! What the end-to-end tests stand on.
+//!
+//! The tests in `tests/` type commands as a user does and look at what comes back:
+//! [`installation`] is a `dctl` with a home of its own and everything that it
+//! starts, [`command`] runs commands within a time, [`terminal`] does so on a
+//! terminal, [`images`] makes images from this system's packages, [`registry`]
+//! serves them, [`hostile`] is a registry that lies.
+//!
+//! Nothing here knows the crates that the tests are about: only their command
+//! line, their exit codes and their API's socket.
+
+#![allow(
+    clippy::expect_used,
+    clippy::manual_assert,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::return_self_not_must_use,
+    reason = "a test that cannot go on panics, and its assertions are made here"
+)]
+
+pub mod command;
+pub mod hostile;
+pub mod images;
+pub mod installation;
+pub mod registry;
+pub mod terminal;
+
+pub use command::{Finished, Running};
+pub use installation::Installation;

@@ -1,0 +1,328 @@
+//! Images made from this system's packages, as OCI image layouts.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use crate::command::run;
+
+/// The Debian release of the image.
+const DEBIAN_RELEASE: &str = "bookworm";
+/// Where its packages come from when the system does not say.
+const DEBIAN_ARCHIVE: &str = "http://deb.debian.org/debian";
+
+/// Writes a busybox image's layout to `directory`: the shell and its applets,
+/// users, and little else.
+///
+/// # Panics
+/// If busybox (Debian's `busybox-static`) is not there.
+pub fn write_busybox(directory: &Path) {
+    let program = fs::read("/bin/busybox").expect("busybox-static is installed");
+    let applets = run(
+        Command::new("/bin/busybox").arg("--list"),
+        b"",
+        Duration::from_secs(10),
+    )
+    .success()
+    .text();
+    let mut layer = Layer::new();
+    layer.directory("bin", 0o755);
+    layer.file("bin/busybox", 0o755, &program);
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        layer.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    layer.directory("etc", 0o755);
+    layer.file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
+    );
+    layer.file(
+        "etc/group",
+        0o644,
+        b"root:x:0:\nuser:x:1000:\nwheel:x:10:user\nnogroup:x:65534:\n",
+    );
+    layer.directory("home/user", 0o755);
+    layer.directory("root", 0o700);
+    layer.directory("tmp", 0o1777);
+    // What the kernel refuses to execute, and what it must not.
+    layer.file("bin/not-executable", 0o644, b"#!/bin/sh\n");
+    layer.file("bin/no-format", 0o755, b"\x01\x02\x03");
+    let configuration = json!({
+        "Cmd": ["sh"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Labels": {"origin": "test"},
+    });
+    write_layout(directory, &[layer.finish()], &configuration);
+}
+
+/// Writes a Debian image's layout to `directory`. Its root file system is made by
+/// debootstrap, once: it is kept in the cache of the project's tools.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn write_debian(directory: &Path) {
+    let archive = fs::read(debian_archive()).expect("the cached root file system");
+    let configuration = json!({
+        "Cmd": ["bash"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+    });
+    write_layout(directory, &[archive], &configuration);
+}
+
+/// A minimal Debian as a tar in the cache.
+fn debian_archive() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .expect("XDG_CACHE_HOME or HOME is set")
+        .join("dctl-build/debian-image");
+    let archive = cache.join(format!("{DEBIAN_RELEASE}.tar"));
+    if archive.exists() {
+        return archive;
+    }
+    fs::create_dir_all(&cache).expect("the cache can be written");
+    let work = tempfile::Builder::new()
+        .prefix(".making-")
+        .tempdir_in(&cache)
+        .expect("the cache can be written");
+    let within = Duration::from_mins(30);
+    let made = work.path().join("image.tar");
+    run(
+        Command::new("debootstrap")
+            .args(["--variant=minbase", DEBIAN_RELEASE])
+            .arg(work.path().join("root"))
+            .arg(debian_mirror()),
+        b"",
+        within,
+    )
+    .success();
+    run(
+        Command::new("tar")
+            .arg("--create")
+            .arg("--file")
+            .arg(&made)
+            .args(["--numeric-owner", "--xattrs", "--sort=name"])
+            .args([
+                "--exclude=./var/cache/apt/*",
+                "--exclude=./var/lib/apt/lists/*",
+            ])
+            .arg("--directory")
+            .arg(work.path().join("root"))
+            .arg("."),
+        b"",
+        within,
+    )
+    .success();
+    fs::rename(&made, &archive).expect("a rename within the cache");
+    archive
+}
+
+/// The archive that this system's packages come from.
+fn debian_mirror() -> String {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|text| {
+            let words: Vec<String> = text
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .flat_map(str::split_whitespace)
+                .map(str::to_owned)
+                .collect();
+            words
+        })
+        .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
+        .unwrap_or_else(|| DEBIAN_ARCHIVE.to_owned())
+}
+
+/// A layer being made.
+pub struct Layer {
+    builder: Builder<Vec<u8>>,
+}
+
+impl Layer {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            builder: Builder::new(Vec::new()),
+        }
+    }
+
+    /// Adds a directory.
+    ///
+    /// # Panics
+    /// If the path is too long for a tar.
+    pub fn directory(&mut self, path: &str, mode: u32) {
+        let mut header = header(EntryType::Directory, mode, 0);
+        self.builder
+            .append_data(&mut header, path, io::empty())
+            .expect("a path that fits");
+    }
+
+    /// Adds a file.
+    ///
+    /// # Panics
+    /// If the path is too long for a tar.
+    pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
+        let mut header = header(EntryType::Regular, mode, content.len());
+        self.builder
+            .append_data(&mut header, path, content)
+            .expect("a path that fits");
+    }
+
+    /// Adds a file under a name as it is, however bad.
+    ///
+    /// # Panics
+    /// If the path is longer than 100 bytes.
+    pub fn file_at_any_path(&mut self, path: &str, content: &[u8]) {
+        let mut header = header(EntryType::Regular, 0o644, content.len());
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        self.builder
+            .append(&header, content)
+            .expect("a write to memory");
+    }
+
+    /// Adds a symbolic link.
+    ///
+    /// # Panics
+    /// If the path is too long for a tar.
+    pub fn symlink(&mut self, path: &str, target: &str) {
+        let mut header = header(EntryType::Symlink, 0o777, 0);
+        self.builder
+            .append_link(&mut header, path, target)
+            .expect("a path that fits");
+    }
+
+    /// The archive.
+    ///
+    /// # Panics
+    /// Never: it is in memory.
+    pub fn finish(self) -> Vec<u8> {
+        self.builder.into_inner().expect("a write to memory")
+    }
+}
+
+impl Default for Layer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn header(kind: EntryType, mode: u32, size: usize) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_700_000_000);
+    header.set_size(size as u64);
+    header
+}
+
+/// The parts of an image, as a registry serves them.
+#[derive(Debug, Clone)]
+pub struct ImageParts {
+    /// The manifest.
+    pub manifest: Vec<u8>,
+    /// The configuration.
+    pub configuration: Vec<u8>,
+    /// The layers, compressed.
+    pub layers: Vec<Vec<u8>>,
+}
+
+/// Media type of a manifest.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+impl ImageParts {
+    /// An image of `archives`, bottom first, with the given `config`.
+    ///
+    /// # Panics
+    /// Never: all is in memory.
+    pub fn new(archives: &[Vec<u8>], config: &Value) -> Self {
+        let configuration = json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": config,
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": archives.iter().map(|archive| digest(archive)).collect::<Vec<_>>(),
+            },
+        })
+        .to_string()
+        .into_bytes();
+        let layers: Vec<Vec<u8>> = archives
+            .iter()
+            .map(|archive| {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(archive).expect("a write to memory");
+                encoder.finish().expect("a write to memory")
+            })
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &configuration),
+            "layers": layers
+                .iter()
+                .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer))
+                .collect::<Vec<_>>(),
+        })
+        .to_string()
+        .into_bytes();
+        Self {
+            manifest,
+            configuration,
+            layers,
+        }
+    }
+}
+
+fn write_layout(directory: &Path, archives: &[Vec<u8>], config: &Value) {
+    let parts = ImageParts::new(archives, config);
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("a directory that can be written");
+    let write = |path: PathBuf, content: &[u8]| {
+        fs::write(path, content).expect("a directory that can be written");
+    };
+    for blob in parts
+        .layers
+        .iter()
+        .chain([&parts.configuration, &parts.manifest])
+    {
+        write(blobs.join(hex::encode(Sha256::digest(blob))), blob);
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [descriptor(MANIFEST_TYPE, &parts.manifest)],
+    });
+    write(directory.join("index.json"), index.to_string().as_bytes());
+    write(
+        directory.join("oci-layout"),
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    );
+}
+
+fn descriptor(media_type: &str, content: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
+}
+
+/// `sha256:` and the digest of `content`.
+pub fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
+}

@@ -1,0 +1,14 @@
+//! The commands a user types, on one machine that all tests share.
+//!
+//! Tests run side by side; each names its containers itself and removes them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod containers;
+mod exec;
+mod images;
+mod machine;
+mod run;
+mod shared;
+mod streams;
+mod terminal;

@@ -1,0 +1,152 @@
+//! `dctl run -it` and `exec -it` on a real terminal.
+
+use std::time::Duration;
+
+use tests::{command::LONG, installation::wait_until, terminal::Terminal};
+
+use crate::shared::{Name, dctl, shared};
+
+fn terminal(arguments: &[&str]) -> Terminal {
+    Terminal::start(&mut shared().installation.command(arguments), 24, 80)
+}
+
+#[test]
+fn bash_in_debian_is_pid_1_on_a_terminal() {
+    let name = Name::new();
+    let mut terminal = terminal(&[
+        "run",
+        "-ti",
+        "--rm",
+        "--name",
+        name.as_str(),
+        &shared().debian,
+        "bash",
+    ]);
+    terminal.wait_for("# ", LONG);
+    // Made at run time, so that the echo of what is typed is not taken for it.
+    terminal.type_text("read -r comm < /proc/1/comm; echo \"pid-1-is-$comm\" $$-$((40 + 2))\r");
+    terminal.wait_for("pid-1-is-bash 1-42", LONG);
+    terminal.type_text("tty; stty size\r");
+    terminal.wait_for("/dev/pts/0", LONG);
+    terminal.wait_for("24 80", LONG);
+    terminal.type_text("exit 13\r");
+    assert_eq!(terminal.finish(LONG), 13);
+}
+
+#[test]
+fn ps_inside_shows_bash_as_pid_1() {
+    // Debian's minimal image has no ps: busybox's looks at the same processes.
+    let mut terminal = terminal(&["run", "-ti", "--rm", &shared().busybox, "sh"]);
+    terminal.wait_for("# ", LONG);
+    terminal.type_text("ps -o pid,comm\r");
+    terminal.wait_for("    1 sh", LONG);
+    terminal.type_text("exit\r");
+    assert_eq!(terminal.finish(LONG), 0);
+}
+
+#[test]
+fn a_resize_reaches_the_command() {
+    let mut terminal = terminal(&["run", "-it", "--rm", &shared().debian, "bash"]);
+    terminal.wait_for("# ", LONG);
+    terminal.type_text("trap 'echo now-$(stty size)' WINCH; echo set-$((1 + 1))\r");
+    terminal.wait_for("set-2", LONG);
+    terminal.resize(50, 132);
+    // Bash runs the trap when the command in the foreground has ended.
+    terminal.type_text("sleep 1\r");
+    terminal.wait_for("now-50 132", LONG);
+    terminal.type_text("exit\r");
+    assert_eq!(terminal.finish(LONG), 0);
+}
+
+#[test]
+fn control_c_interrupts_what_runs_and_not_the_shell() {
+    let mut terminal = terminal(&["run", "-it", "--rm", &shared().debian, "bash"]);
+    terminal.wait_for("# ", LONG);
+    terminal.type_text("sleep 600\r");
+    terminal.wait_for("sleep 600", LONG);
+    terminal.type_text("\x03");
+    terminal.wait_for("# ", LONG);
+    terminal.type_text("echo code-$?\r");
+    terminal.wait_for("code-130", LONG);
+    terminal.type_text("\x04");
+    assert_eq!(terminal.finish(LONG), 130);
+}
+
+#[test]
+fn control_p_control_q_detaches_and_attach_comes_back() {
+    let name = Name::new();
+    let mut first = terminal(&[
+        "run",
+        "-it",
+        "--name",
+        name.as_str(),
+        &shared().busybox,
+        "sh",
+    ]);
+    first.wait_for("# ", LONG);
+    first.type_text("kept=$((20 + 1))\r");
+    first.wait_for("# ", LONG);
+    first.type_text("\x10\x11");
+    assert_eq!(first.finish(LONG), 0);
+    assert_eq!(
+        shared()
+            .installation
+            .inspect(name.as_str(), "{{.State.Running}}"),
+        "true"
+    );
+    let mut second = terminal(&["attach", name.as_str()]);
+    second.type_text("echo kept-$kept\r");
+    second.wait_for("kept-21", LONG);
+    second.type_text("exit 3\r");
+    assert_eq!(second.finish(LONG), 3);
+}
+
+#[test]
+fn exec_has_a_terminal_of_its_own() {
+    let name = Name::new();
+    dctl(&[
+        "run",
+        "-d",
+        "--name",
+        name.as_str(),
+        &shared().debian,
+        "sleep",
+        "600",
+    ])
+    .success();
+    let mut terminal = terminal(&["exec", "-it", name.as_str(), "bash"]);
+    terminal.wait_for("# ", LONG);
+    terminal.type_text("stty size; exit 8\r");
+    terminal.wait_for("24 80", LONG);
+    assert_eq!(terminal.finish(LONG), 8);
+}
+
+#[test]
+fn a_terminal_that_is_closed_leaves_the_container_in_order() {
+    let name = Name::new();
+    let mut terminal = terminal(&[
+        "run",
+        "-it",
+        "--name",
+        name.as_str(),
+        &shared().busybox,
+        "sh",
+    ]);
+    terminal.wait_for("# ", LONG);
+    terminal.close(Duration::from_secs(20));
+    // Docker leaves it running; what must not be is a container that nobody can
+    // use or remove any more.
+    let name = name.as_str();
+    wait_until("the container answers", Duration::from_secs(30), || {
+        !shared()
+            .installation
+            .inspect(name, "{{.State.Status}}")
+            .is_empty()
+    });
+    dctl(&["rm", "--force", name]).success();
+}
+
+#[test]
+fn without_a_terminal_t_is_refused() {
+    dctl(&["run", "-it", "--rm", &shared().busybox, "sh"]).fails_with(1, "not a TTY");
+}

@@ -1,0 +1,100 @@
+//! Monitor, agent and guest ended; the machine stopped and started.
+
+use std::time::Duration;
+
+use tests::{
+    command::LONG,
+    installation::{Part, wait_until},
+};
+
+use crate::Alone;
+
+/// How long a client may take to notice.
+const SOON: Duration = Duration::from_secs(30);
+
+/// After the machine went down, whatever way: the next command boots it again and
+/// finds containers and images there.
+fn assert_all_is_there_again(alone: &Alone) {
+    let installation = &alone.installation;
+    let listed = installation
+        .dctl(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"])
+        .success()
+        .text();
+    assert!(listed.contains("counter Exited"), "{listed}");
+    installation.dctl(&["start", "counter"]).success();
+    installation
+        .dctl(&["run", "--rm", &alone.busybox, "true"])
+        .success();
+}
+
+#[test]
+fn a_monitor_that_is_killed_ends_its_clients_and_loses_nothing() {
+    let alone = Alone::new();
+    alone.counting("counter");
+    let mut following = alone.installation.start(&["logs", "-f", "counter"]);
+    following.wait_for_output("count", LONG);
+    alone.installation.kill(Part::Monitor);
+    let ended = following.finish(SOON);
+    assert_ne!(ended.code(), 0, "{ended}");
+    assert_all_is_there_again(&alone);
+}
+
+#[test]
+fn a_guest_that_panics_is_said_so() {
+    let alone = Alone::new();
+    alone.counting("counter");
+    let installation = &alone.installation;
+    let mut following = installation.start(&["logs", "-f", "counter"]);
+    following.wait_for_output("count", LONG);
+    // The shell's connection ends with the guest.
+    let script = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger";
+    let shell = installation.dctl(&["machine", "shell", "sh", "-c", script]);
+    assert_ne!(shell.code(), 0, "{shell}");
+    following.finish(SOON);
+    wait_until("the monitor has ended", SOON, || {
+        installation.processes(Part::Monitor).is_empty()
+    });
+    let status = installation.dctl(&["machine", "status"]).success().text();
+    assert!(status.contains("panic"), "{status}");
+    assert_all_is_there_again(&alone);
+}
+
+#[test]
+fn an_agent_that_is_killed_takes_the_machine_down_in_a_clear_way() {
+    let alone = Alone::new();
+    alone.counting("counter");
+    let installation = &alone.installation;
+    // PID 1 cannot be killed from inside with a signal that it does not handle:
+    // what ends it is a fault of its own.
+    let script = "kill -SEGV 1; sleep 1; kill -ABRT 1; sleep 30";
+    let shell = installation.dctl(&["machine", "shell", "sh", "-c", script]);
+    assert_ne!(shell.code(), 0, "{shell}");
+    assert_all_is_there_again(&alone);
+}
+
+#[test]
+fn stop_and_start_keep_containers_and_images() {
+    let alone = Alone::new();
+    alone.counting("counter");
+    let installation = &alone.installation;
+    installation.dctl(&["machine", "stop"]).success();
+    assert!(installation.processes(Part::Monitor).is_empty());
+    installation.dctl(&["machine", "start"]).success();
+    assert_all_is_there_again(&alone);
+    installation.dctl(&["machine", "restart"]).success();
+    assert_all_is_there_again(&alone);
+}
+
+#[test]
+fn rm_takes_everything_with_it() {
+    let alone = Alone::new();
+    alone.counting("counter");
+    let installation = &alone.installation;
+    installation.dctl(&["machine", "rm", "--force"]).success();
+    assert!(installation.processes(Part::Monitor).is_empty());
+    let listed = installation.dctl(&["ps", "-aq"]).success().text();
+    assert_eq!(listed, "");
+    installation
+        .dctl(&["run", "--rm", "--pull", "never", &alone.busybox, "true"])
+        .fails_with(125, "No such image");
+}
