@@ -1,6 +1,6 @@
 //! Commands in running containers.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use guest_protocol::{AgentError, ErrorKind, container::ExecConfig};
 
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Context, Result},
     exec::{Command, Execs, Place},
-    runtime::job::Job,
+    runtime::{executor::start_error, job::Job},
 };
 
 impl Containers {
@@ -47,8 +47,19 @@ impl Containers {
             &config.user
         };
         let paths = &self.shared.paths;
-        let rootfs = Rootfs::at(&paths.rootfs(&entry.id))
+        // As the container sees it, volumes included.
+        let root = format!("/proc/{}/root", container.state.pid);
+        let rootfs = Rootfs::at(Path::new(&root))
             .context("cannot look into the container's root file system")?;
+        if !config.working_dir.is_empty() && !rootfs.has_folder(&config.working_dir) {
+            return Err(start_error(
+                ErrorKind::CommandNotFound,
+                &format!(
+                    "chdir to cwd ({:?}) set in config.json failed: no such file or directory",
+                    config.working_dir
+                ),
+            ));
+        }
         let groups = container
             .host_config
             .group_add

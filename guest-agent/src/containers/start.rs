@@ -217,11 +217,14 @@ impl Containers {
         confinement: Confinement,
     ) -> Result<(Created, AgentEnds)> {
         let paths = &self.shared.paths;
+        let devices = spec::resources::device_rules(&container.host_config)?
+            .map(|rules| (cgroup(&container.id), rules));
         let job = |console: Option<PathBuf>| Job::Container {
             id: container.id.clone(),
             bundle: paths.bundle(&container.id),
             state: paths.runtime_state(),
             console,
+            devices,
             own_network: spec::own_network(&container.host_config),
             confinement,
         };

@@ -55,11 +55,10 @@ impl Status {
         Ok(())
     }
 
-    /// Tells the agent that it failed; only the first failure counts there.
+    /// Tells the agent that it failed. Only the first failure counts there, and an
+    /// agent that has heard it hangs up.
     pub(super) fn failed(&self, error: AgentError) {
-        if let Err(error) = self.report(&Report::Failed(error)) {
-            eprintln!("the container runtime: {error}");
-        }
+        let _ = self.report(&Report::Failed(error));
     }
 
     /// Waits until the agent says that the process may run.
@@ -237,7 +236,7 @@ pub(super) fn execution_error(program: &str, error: &io::Error) -> AgentError {
     start_error(kind, &format!("exec {program}: {reason}"))
 }
 
-fn start_error(kind: ErrorKind, reason: &str) -> AgentError {
+pub(crate) fn start_error(kind: ErrorKind, reason: &str) -> AgentError {
     AgentError::new(
         kind,
         format!(

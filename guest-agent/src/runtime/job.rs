@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use guest_protocol::AgentError;
 use serde::{Deserialize, Serialize};
 
+use super::devices::Rule;
+
 /// The largest job, in bytes. What is bulky travels in files.
 pub(super) const LONGEST_JOB: usize = 128 * 1024;
 
@@ -21,6 +23,8 @@ pub(crate) enum Job {
         state: PathBuf,
         /// Socket to send the terminal to, when there is to be one.
         console: Option<PathBuf>,
+        /// The devices that it may open, and its cgroup; without them all.
+        devices: Option<(PathBuf, Vec<Rule>)>,
         /// Whether it has a network namespace of its own to set up.
         own_network: bool,
         /// What the executor sees to.

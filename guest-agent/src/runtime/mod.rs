@@ -7,6 +7,7 @@
 //! agent's side ([`Runtime`]) sends it jobs and hears how they went; the
 //! processes become children of the agent, whose reaper collects them.
 
+pub(crate) mod devices;
 pub(crate) mod executor;
 pub(crate) mod job;
 pub(crate) mod loopback;

@@ -21,6 +21,7 @@ use rustix::{
 };
 
 use super::{
+    devices,
     executor::{ConfiningExecutor, Status},
     job::{Confinement, Job, LONGEST_JOB, Report},
     loopback,
@@ -142,6 +143,7 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
             bundle,
             state,
             console,
+            devices,
             own_network,
             confinement,
         } => {
@@ -159,6 +161,10 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
                 .pid()
                 .ok_or_else(|| AgentError::system("the container has no process"))?
                 .as_raw();
+            if let Some((cgroup, rules)) = devices {
+                devices::confine(&cgroup, &rules)
+                    .context("cannot confine the container to its devices")?;
+            }
             if own_network {
                 loopback::bring_up(pid).context("cannot bring up the loopback interface")?;
             }

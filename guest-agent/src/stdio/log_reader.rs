@@ -394,7 +394,7 @@ mod tests {
             max_size: 4096,
             max_files: 3,
         };
-        let (folder, path) = log_of(&[(Stream::Stdout, b"a line of output\n"); 400], limits);
+        let (folder, path) = log_of(&[(Stream::Stdout, &b"a line of output\n"[..]); 400], limits);
         for file in std::fs::read_dir(folder.path()).unwrap() {
             assert!(file.unwrap().metadata().unwrap().len() <= 4096);
         }

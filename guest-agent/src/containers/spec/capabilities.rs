@@ -25,9 +25,11 @@ const DEFAULT: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// The capabilities that the running kernel has.
+/// The capabilities that can be had: the agent's own. PID 1 has all that the kernel
+/// knows.
 pub(crate) fn all() -> BTreeSet<String> {
-    caps::runtime::thread_all_supported()
+    caps::read(None, caps::CapSet::Bounding)
+        .unwrap_or_default()
         .iter()
         .map(ToString::to_string)
         .collect()

@@ -1,11 +1,17 @@
 //! Limits of a container: memory, CPU, processes, rlimits; and its devices.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::{
+    fs::Metadata,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+};
 
-use guest_protocol::{AgentError, docker::HostConfig};
+use guest_protocol::{AgentError, docker::{DeviceMapping, HostConfig}};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Context, Result};
+use crate::{
+    error::{Context, Result},
+    runtime::devices::{self, Rule},
+};
 
 /// Docker's least memory limit.
 const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
@@ -151,27 +157,69 @@ pub(super) fn devices(host: &HostConfig) -> Result<Vec<Value>> {
                 .as_deref()
                 .filter(|path| !path.is_empty())
                 .unwrap_or(source);
-            let metadata = std::fs::metadata(source).context(format_args!(
-                "error gathering device information while adding custom device {source:?}"
-            ))?;
-            let kind = if metadata.file_type().is_char_device() {
-                "c"
-            } else if metadata.file_type().is_block_device() {
-                "b"
-            } else {
-                return Err(AgentError::invalid(format!("{source:?} is not a device")));
-            };
+            let (kind, metadata) = device_node(device)?;
+            let (major, minor) = numbers(&metadata);
             Ok(json!({
                 "path": target,
                 "type": kind,
-                "major": rustix::fs::major(metadata.rdev()),
-                "minor": rustix::fs::minor(metadata.rdev()),
+                "major": major,
+                "minor": minor,
                 "fileMode": metadata.mode() & 0o777,
                 "uid": metadata.uid(),
                 "gid": metadata.gid(),
             }))
         })
         .collect()
+}
+
+/// The devices that a container may open; `None` for all.
+///
+/// # Errors
+/// When a rule cannot be understood, or the machine has no such device.
+pub(crate) fn device_rules(host: &HostConfig) -> Result<Option<Vec<Rule>>> {
+    if host.privileged == Some(true) {
+        return Ok(None);
+    }
+    let mut rules = devices::ALWAYS.to_vec();
+    for text in host.device_cgroup_rules.iter().flatten() {
+        rules.push(Rule::parse(text).ok_or_else(|| {
+            AgentError::invalid(format!("invalid device cgroup rule format: '{text}'"))
+        })?);
+    }
+    for device in host.devices.iter().flatten() {
+        let (kind, metadata) = device_node(device)?;
+        let (major, minor) = numbers(&metadata);
+        let access = device
+            .cgroup_permissions
+            .as_deref()
+            .filter(|access| !access.is_empty())
+            .unwrap_or("rwm");
+        rules.push(Rule::new(kind, Some(major), Some(minor), access).ok_or_else(|| {
+            AgentError::invalid(format!("invalid device permissions: {access:?}"))
+        })?);
+    }
+    Ok(Some(rules))
+}
+
+fn numbers(metadata: &Metadata) -> (u32, u32) {
+    let device = metadata.rdev();
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+/// A device of the machine: `b` or `c`, and the rest.
+fn device_node(device: &DeviceMapping) -> Result<(&'static str, Metadata)> {
+    let source = device.path_on_host.as_deref().unwrap_or_default();
+    let metadata = std::fs::metadata(source).context(format_args!(
+        "error gathering device information while adding custom device {source:?}"
+    ))?;
+    let kind = metadata.file_type();
+    if kind.is_char_device() {
+        Ok(("c", metadata))
+    } else if kind.is_block_device() {
+        Ok(("b", metadata))
+    } else {
+        Err(AgentError::invalid(format!("{source:?} is not a device")))
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,12 @@ impl Rootfs {
         Ok(self.open_with(Path::new(path), flags)?.into())
     }
 
+    /// Whether `path` is a folder.
+    pub(crate) fn has_folder(&self, path: &str) -> bool {
+        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.open_with(Path::new(path), folder).is_ok()
+    }
+
     /// Makes the folder `path` and those above it where they are missing.
     ///
     /// # Errors
