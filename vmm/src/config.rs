@@ -44,6 +44,8 @@ const MAX_FILE: u64 = 1 << 20;
 const MAX_CPUS: u8 = 64;
 /// Less memory boots no Linux.
 const MIN_MEMORY_MIB: u32 = 32;
+/// More does not fit the physical addresses of common processors.
+const MAX_MEMORY_MIB: u32 = 1 << 20;
 
 /// Why a [`VmConfig`] cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,9 +100,9 @@ impl VmConfig {
                 self.cpus
             ));
         }
-        if self.memory_mib < MIN_MEMORY_MIB {
+        if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&self.memory_mib) {
             return unusable(format!(
-                "a machine needs at least {MIN_MEMORY_MIB} MiB of memory, not {}",
+                "a machine has {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB of memory, not {}",
                 self.memory_mib
             ));
         }
@@ -185,6 +187,7 @@ mod tests {
             (|config: &mut VmConfig| config.cpus = 0) as fn(&mut VmConfig),
             |config| config.cpus = 65,
             |config| config.memory_mib = 31,
+            |config| config.memory_mib = u32::MAX,
             |config| config.vsock.cid = 2,
         ] {
             let mut config = config();

@@ -3,12 +3,14 @@
 //! - [`config`]: what a virtual machine is made of; read by whoever boots one.
 //! - [`control`]: the words spoken on a monitor's control socket, and a client.
 //! - [`exit`]: how a monitor can end, each end with its own exit code.
-//! - `devices`: device models. They know virtqueues and guest memory, and no
+//! - [`devices`]: device models. They know virtqueues and guest memory, and no
 //!   transport.
-//! - `transport`: virtio-mmio and vhost-user. They know no device.
+//! - [`transport`]: virtio-mmio and vhost-user. They know no device.
 //! - `kvm`: the virtual machine itself: memory, boot, virtual CPUs, interrupts.
 //! - `sandbox`: seccomp and landlock.
-//! - `probe`: tells whether this host's KVM can run a Linux.
+//! - [`monitor`]: puts these together and runs a machine to its end; [`command`] is
+//!   its command line.
+//! - [`probe`]: tells whether this host's KVM can run a Linux.
 //!
 //! Called by the machine drivers in `app/machine` (as a process of its own, or
 //! as vhost-user backends next to QEMU). It must know nothing of containers, and

@@ -39,7 +39,7 @@ pub(crate) fn for_cpu(
         .iter()
         .any(|leaf| leaf.function == 0 && leaf.ecx == u32::from_le_bytes(*b"cAMD"));
     for leaf in &mut leaves {
-        adjust(leaf, id, cpus);
+        adjust(leaf, id, cpus, amd);
     }
     if leaves
         .iter()
@@ -81,8 +81,10 @@ fn replaced(function: u32) -> bool {
     ) || function == HYPERVISOR_FREQUENCIES
 }
 
-fn adjust(leaf: &mut kvm_cpuid_entry2, id: u8, cpus: u8) {
+fn adjust(leaf: &mut kvm_cpuid_entry2, id: u8, cpus: u8, amd: bool) {
     let others = u32::from(cpus) - 1;
+    // Intel counts APIC ids that the bits for them can hold.
+    let other_ids = (1 << id_bits(cpus)) - 1;
     match leaf.function {
         0x1 => {
             const HYPERTHREADING: u32 = 1 << 28;
@@ -91,7 +93,7 @@ fn adjust(leaf: &mut kvm_cpuid_entry2, id: u8, cpus: u8) {
             const MONITOR: u32 = 1 << 3;
             const PERFORMANCE_CAPABILITIES: u32 = 1 << 15;
             // Initial APIC id, APIC ids in the socket, cache line of 8 quadwords.
-            leaf.ebx = u32::from(id) << 24 | u32::from(cpus) << 16 | 8 << 8 | leaf.ebx & 0xff;
+            leaf.ebx = u32::from(id) << 24 | (other_ids + 1) << 16 | 8 << 8 | leaf.ebx & 0xff;
             leaf.ecx |= TSC_DEADLINE | HYPERVISOR_PRESENT;
             leaf.ecx &= !(MONITOR | PERFORMANCE_CAPABILITIES);
             leaf.edx &= !HYPERTHREADING;
@@ -102,8 +104,8 @@ fn adjust(leaf: &mut kvm_cpuid_entry2, id: u8, cpus: u8) {
         // Intel's caches: the last level is everybody's, the others a core's own.
         0x4 => {
             let level = leaf.eax >> 5 & 7;
-            let sharing = if level >= 3 { others } else { 0 };
-            leaf.eax = leaf.eax & 0x3fff | sharing.min(0xfff) << 14 | others.min(0x3f) << 26;
+            let sharing = if level >= 3 { other_ids } else { 0 };
+            leaf.eax = leaf.eax & 0x3fff | sharing << 14 | other_ids << 26;
         }
         // Of power management only ARAT: the local APIC timer never stops.
         0x6 => {
@@ -118,12 +120,12 @@ fn adjust(leaf: &mut kvm_cpuid_entry2, id: u8, cpus: u8) {
             leaf.ecx &= !(1 << 23 | 1 << 24 | 1 << 28);
         }
         // AMD: cores, and bits of an APIC id that number them.
-        0x8000_0008 => leaf.ecx = id_bits(cpus) << 12 | others,
+        0x8000_0008 if amd => leaf.ecx = id_bits(cpus) << 12 | others,
         // AMD's caches, as leaf 4.
         0x8000_001d => {
             let level = leaf.eax >> 5 & 7;
             let sharing = if level >= 3 { others } else { 0 };
-            leaf.eax = leaf.eax & 0x3fff | sharing.min(0xfff) << 14;
+            leaf.eax = leaf.eax & 0x3fff | sharing << 14;
         }
         _ => {}
     }
@@ -204,7 +206,7 @@ mod tests {
     fn each_cpu_has_its_own_apic_id() {
         let leaves = made(2, 3);
         assert_eq!(find(&leaves, 1, 0).ebx >> 24, 2);
-        assert_eq!(find(&leaves, 1, 0).ebx >> 16 & 0xff, 3);
+        assert_eq!(find(&leaves, 1, 0).ebx >> 16 & 0xff, 4);
         for level in 0..3 {
             assert_eq!(find(&leaves, 0xb, level).edx, 2);
         }

@@ -9,7 +9,9 @@
 //! [`power_button`], [`signals`]), QEMU's supervisor in `app/machine` uses, too.
 //!
 //! Called by `crate::command`. This is where the parts are put together; it does
-//! no virtio and no KVM of its own.
+//! no virtio and no KVM of its own. The parts that have nothing to do with KVM are
+//! public: the supervisor of QEMU in `app/machine` keeps the same lock, serves the
+//! same control socket and presses the same power button.
 
 mod address_space;
 pub mod control_server;

@@ -68,18 +68,16 @@ impl Supervisor {
         signals: &TerminationSignals,
     ) -> io::Result<Ended> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let add = |source: &dyn AsFd, token| {
-            epoll::add(
-                &epoll,
-                source.as_fd(),
-                EventData::new_u64(token),
-                EventFlags::IN,
-            )
+        let add_with = |source: &dyn AsFd, token, flags| {
+            epoll::add(&epoll, source.as_fd(), EventData::new_u64(token), flags)
         };
+        let add = |source: &dyn AsFd, token| add_with(source, token, EventFlags::IN);
         let lifecycle = Arc::clone(&self.lifecycle);
         add(&lifecycle.ended(), ENDED)?;
         add(&signals, SIGNALS)?;
-        add(&control, CONTROL)?;
+        // By edge: a client that cannot be accepted, for want of file descriptors,
+        // waits until the next one comes, and is not tried for ever.
+        add_with(&control, CONTROL, EventFlags::IN | EventFlags::ET)?;
 
         let mut clients: BTreeMap<u64, Connection> = BTreeMap::new();
         let mut next_client = FIRST_CLIENT;
@@ -117,7 +115,7 @@ impl Supervisor {
                         self.power_off(patience);
                     }
                     CONTROL => {
-                        while let Some(connection) = control.accept()? {
+                        while let Ok(Some(connection)) = control.accept() {
                             if clients.len() < MAX_CLIENTS {
                                 add(&connection, next_client)?;
                                 clients.insert(next_client, connection);
