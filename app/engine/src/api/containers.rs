@@ -329,8 +329,12 @@ pub(super) async fn wait(
     };
     let ((), mut guest) = context.agent.open(request).await?;
     let result = stream::once(async move {
-        let result: WaitResult = match frame::read::<_, WaitResult>(&mut guest).await {
-            Ok(result) => result,
+        let result = match frame::read::<_, frame::Reply<WaitResult>>(&mut guest).await {
+            Ok(frame::Reply::Ok(result)) => result,
+            Ok(frame::Reply::Error(error)) => WaitResult {
+                exit_code: -1,
+                error: Some(error.message),
+            },
             Err(error) => WaitResult {
                 exit_code: -1,
                 error: Some(format!("the machine went away: {error}")),
