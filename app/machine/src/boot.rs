@@ -129,7 +129,7 @@ async fn wait(
             }
         },
         () = answers => finish(inner, monitor),
-        exit = monitor.exited() => Err(failed(inner, exit)),
+        exit = monitor.exited() => Err(failed(&inner.files, exit)),
         timeout = stopped => {
             power_off(inner, &monitor, timeout).await?;
             Err(Error::Stopped)
@@ -153,15 +153,23 @@ fn finish(inner: &Arc<Inner>, monitor: Monitor) -> Result<()> {
 }
 
 /// Why a monitor ended before the guest was ready.
-fn failed(inner: &Inner, exit: Exit) -> Error {
+fn failed(files: &MachineFiles, exit: Exit) -> Error {
+    // An answer without the details is better than none.
     let read = |path: &Path| read_tail(path).unwrap_or_default();
-    let console_log = inner.files.console_log();
-    let monitor_log = inner.files.monitor_log();
-    let panic = panic_line(&read(&console_log));
+    let console_log = files.console_log();
+    let monitor_log = files.monitor_log();
     let detail = match exit.reason() {
         Some(Reason::PoweredOff | Reason::Forced) => None,
-        Some(Reason::GuestPanic | Reason::Reset | Reason::TripleFault) if panic.is_some() => panic,
-        _ => last_line(&read(&monitor_log)).or(panic),
+        _ => panic_line(&read(&console_log)).or_else(|| {
+            let reason = exit.to_string();
+            let line = last_line(&read(&monitor_log))?;
+            // The monitor's last line is its reason with the details.
+            match line.strip_prefix(&reason) {
+                Some("") => None,
+                Some(rest) => Some(rest.trim_start_matches([':', ' ']).to_owned()),
+                None => Some(line),
+            }
+        }),
     };
     Error::BootFailed {
         reason: exit.to_string(),
@@ -224,4 +232,64 @@ fn record_choice(files: &MachineFiles, choice: &Choice) -> Result<()> {
 pub(crate) fn recorded_choice(files: &MachineFiles) -> Option<Choice> {
     let json = fs::read(files.driver()).ok()?;
     serde_json::from_slice(&json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Paths;
+
+    fn failure(console: &str, log: &str, reason: Reason) -> String {
+        let home = tempfile::tempdir().unwrap();
+        let files = Paths::under(home.path()).machine("default").unwrap();
+        create_private(files.runtime()).unwrap();
+        fs::write(files.console_log(), console).unwrap();
+        fs::write(files.monitor_log(), log).unwrap();
+        let error = failed(&files, Exit::Code(reason.code().into())).to_string();
+        assert!(error.contains("console.log") && error.contains("monitor.log"));
+        error.lines().next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_is_told_with_its_line() {
+        assert_eq!(
+            failure(
+                "[    0.1] Kernel panic - not syncing: No working init found.\n[ 0.2] more\n",
+                "the guest's kernel panicked: ...\n",
+                Reason::GuestPanic
+            ),
+            "the machine did not start: the guest's kernel panicked: \
+             Kernel panic - not syncing: No working init found."
+        );
+    }
+
+    #[test]
+    fn otherwise_the_monitors_last_line_says_why() {
+        assert_eq!(
+            failure("", "noise\nthe monitor failed: no space\n", Reason::Failed),
+            "the machine did not start: the monitor failed: no space"
+        );
+        assert_eq!(
+            failure("", "something else\n", Reason::KvmInternalError),
+            "the machine did not start: KVM could not run the guest any further: something else"
+        );
+        assert_eq!(
+            failure("", "the machine powered off\n", Reason::PoweredOff),
+            "the machine did not start: the machine powered off"
+        );
+    }
+
+    #[test]
+    fn a_log_is_kept_once_when_the_next_boot_writes_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("console.log");
+        rotate(&log).unwrap();
+        for text in ["first", "second"] {
+            fs::write(&log, text).unwrap();
+            rotate(&log).unwrap();
+        }
+        assert!(!log.exists());
+        let old = directory.path().join("console.log.1");
+        assert_eq!(fs::read_to_string(old).unwrap(), "second");
+    }
 }

@@ -96,7 +96,11 @@ impl Check {
             Health::Error => "ERROR",
         };
         let indent = "  ".repeat(depth);
-        writeln!(f, "{indent}[{mark}] {}: {}", self.name, self.detail)?;
+        write!(f, "{indent}[{mark}] {}", self.name)?;
+        match self.detail.as_str() {
+            "" => writeln!(f)?,
+            detail => writeln!(f, ": {detail}")?,
+        }
         self.items
             .iter()
             .try_for_each(|item| item.write(f, depth + 1))

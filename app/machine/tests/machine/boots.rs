@@ -1,6 +1,9 @@
 //! Boots of the embedded guest.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use dctl_machine::{Error, RunState, Stage};
 use guest_protocol::AGENT_PORT;
@@ -20,6 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "boots::a_killed_monitor_is_noticed_and_replaced",
             killed_monitor,
+        ),
+        trial(
+            "boots::a_monitor_that_hangs_is_stopped_by_force",
+            hung_monitor,
         ),
     ]
 }
@@ -132,10 +139,46 @@ async fn killed_monitor(home: Home) {
     let status = machine.status().await.unwrap();
     assert_eq!(status.state, RunState::Off);
     assert!(status.last_exit.unwrap().contains("signal 9"));
+    wait_for_processes_to_end(&home);
     // What it left is in the next one's way.
     assert!(machine.files().control_socket().exists());
 
     machine.ensure_running().await.unwrap();
     drop(machine.connect(AGENT_PORT).await.unwrap());
     machine.stop(SOON).await.unwrap();
+}
+
+/// A monitor that answers nothing any more is told from one that runs, and ends.
+async fn hung_monitor(home: Home) {
+    let machine = home.machine();
+    machine.ensure_running().await.unwrap();
+    let process = machine.status().await.unwrap().process_id.unwrap();
+    let pid = Pid::from_raw(process as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let status = machine.status().await.unwrap();
+    assert_eq!(status.state, RunState::Unresponsive);
+    assert_eq!(status.process_id, Some(process));
+    machine.stop(SOON).await.unwrap();
+    assert_eq!(machine.status().await.unwrap().state, RunState::Off);
+    wait_for_processes_to_end(&home);
+}
+
+/// Waits until no process has this home in its command line: neither a monitor nor
+/// QEMU, which has its kernel from there.
+fn wait_for_processes_to_end(home: &Home) {
+    let until = Instant::now() + SOON;
+    let needle = home.path().to_str().unwrap().as_bytes();
+    loop {
+        let left: Vec<_> = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
+            .filter(|line| line.windows(needle.len()).any(|window| window == needle))
+            .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "{left:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

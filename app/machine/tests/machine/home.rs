@@ -18,7 +18,7 @@ impl Home {
     pub(crate) fn new(test: &str) -> Self {
         // Short: socket paths must fit.
         let directory = tempfile::Builder::new()
-            .prefix(&format!("{:.20}-", test))
+            .prefix(&format!("{test:.20}-"))
             .tempdir_in("/tmp")
             .unwrap();
         let paths = Paths::under(directory.path());

@@ -5,6 +5,11 @@
 //! Needs qemu-system-x86_64 and the guest (`cargo xtask build`). Boots are on the
 //! driver that this host gets; `DCTL_DRIVER` forces one.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "how a test fails; this runner has no #[test] that says so"
+)]
+
 mod boots;
 mod failures;
 mod home;

@@ -97,13 +97,15 @@ impl Supervisor {
         (Reason::from_code(code as u8), log)
     }
 
-    fn control(&self, socket: &Path) -> Client {
+    /// Its control socket, as soon as it is there.
+    fn control(&mut self, socket: &Path) -> Client {
         let until = Instant::now() + SOON;
         loop {
             match Client::connect(socket, SOON) {
                 Ok(client) => return client,
                 Err(error) => assert!(Instant::now() < until, "{error}"),
             }
+            assert_eq!(self.child.try_wait().unwrap(), None, "it ended");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -155,7 +157,7 @@ async fn control(home: Home) {
 
 async fn refused(home: Home) {
     let config = config(&home, SLEEP);
-    let first = Supervisor::start(&home, "a", &config);
+    let mut first = Supervisor::start(&home, "a", &config);
     first.control(&config.control_socket).state().unwrap();
     let (reason, log) = Supervisor::start(&home, "b", &config).ended();
     assert_eq!(reason, Some(Reason::Locked), "{log}");

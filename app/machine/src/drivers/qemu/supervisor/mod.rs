@@ -134,7 +134,7 @@ fn serve(
     servers: &mut Servers,
 ) -> Result<UnixStream, Failure> {
     // A name for an instant: what connects is this process, and QEMU inherits it.
-    let path = config.control_socket.with_extension("vhost.sock");
+    let path = config.control_socket.with_file_name("vhost.sock");
     let connect = || -> io::Result<_> {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
