@@ -68,12 +68,20 @@ impl Error {
 
 impl From<hyper::Error> for Error {
     fn from(error: hyper::Error) -> Self {
-        let mut text = error.to_string();
+        // What hyper has to say of a connection that ended is its own business.
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
-            text = format!("{text}: {cause}");
+            if let Some(cause) = cause.downcast_ref::<io::Error>()
+                && cause.kind() != io::ErrorKind::UnexpectedEof
+            {
+                return Self::Lost(cause.to_string());
+            }
             source = cause.source();
         }
-        Self::Lost(text)
+        if error.is_parse() {
+            Self::Lost(error.to_string())
+        } else {
+            Self::Lost("it ended in the middle of an answer".into())
+        }
     }
 }

@@ -112,7 +112,11 @@ impl Client {
             self.version.1,
             call.path_and_query()
         );
-        let response = self.send_to(&target, call).await?;
+        let response = match self.send_to(&target, call).await {
+            // It was there a moment ago.
+            Err(Error::Unreachable { source, .. }) => return Err(Error::Lost(source.to_string())),
+            result => result?,
+        };
         succeeded(response).await
     }
 

@@ -64,13 +64,18 @@ pub(crate) async fn version(
         },
         "Server": server.as_ref().unwrap_or(&Value::Null),
     });
-    match arguments.render(&both)? {
-        Some(text) => failure::print_line(text)?,
-        None => failure::print(describe_versions(&both))?,
+    let failed = client.err().or(server.err());
+    match (arguments.render(&both), failed) {
+        // A template for what the engine did not say.
+        (Err(_), Some(failed)) => Err(failed),
+        (text, failed) => {
+            match text? {
+                Some(text) => failure::print_line(text)?,
+                None => failure::print(describe_versions(&both))?,
+            }
+            failed.map_or(Ok(()), Err)
+        }
     }
-    client?;
-    server?;
-    Ok(())
 }
 
 fn describe_versions(both: &Value) -> String {
