@@ -1,6 +1,8 @@
 //! Containers under the real agent, outside of a machine: run as root, with
 //! Debian's busybox-static as the image.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::{io::Write, net::Shutdown, time::Duration};
@@ -46,13 +48,19 @@ fn logs(container: &str, follow: bool) -> ContainerLogs {
 fn output_and_exit_codes_come_back() {
     let agent = TestAgent::start();
     let output = agent
-        .run(script("echo out; echo err >&2; exit 7"), HostConfig::default())
+        .run(
+            script("echo out; echo err >&2; exit 7"),
+            HostConfig::default(),
+        )
         .unwrap();
     assert_eq!(output.exit_code, 7);
     assert_eq!(output.text(), "out\n");
     assert_eq!(output.error_text(), "err\n");
     let output = agent
-        .run(script("sh -c 'kill -TERM $$'; exit $?"), HostConfig::default())
+        .run(
+            script("sh -c 'kill -TERM $$'; exit $?"),
+            HostConfig::default(),
+        )
         .unwrap();
     assert_eq!(output.exit_code, 143);
     assert!(agent.call(ContainerList {}).unwrap().is_empty());
@@ -61,7 +69,9 @@ fn output_and_exit_codes_come_back() {
 #[test]
 fn megabytes_pass_through_both_ways() {
     let agent = TestAgent::start();
-    let bytes: Vec<u8> = (0..8_000_000_u32).map(|number| (number * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..8_000_000_u32)
+        .map(|number| ((number * 7) >> 3) as u8)
+        .collect();
     let config = ContainerConfig {
         open_stdin: Some(true),
         stdin_once: Some(true),
@@ -71,14 +81,21 @@ fn megabytes_pass_through_both_ways() {
         .run_with_stdin(config, HostConfig::default(), &bytes)
         .unwrap();
     assert_eq!(output.exit_code, 0);
-    assert!(output.stdout == bytes, "{} bytes came back", output.stdout.len());
+    assert!(
+        output.stdout == bytes,
+        "{} bytes came back",
+        output.stdout.len()
+    );
 }
 
 #[test]
 fn a_slow_reader_loses_nothing() {
     let agent = TestAgent::start();
     let id = agent
-        .create(script("dd if=/dev/zero bs=64k count=64 2>/dev/null; echo end >&2"), HostConfig::default())
+        .create(
+            script("dd if=/dev/zero bs=64k count=64 2>/dev/null; echo end >&2"),
+            HostConfig::default(),
+        )
         .unwrap();
     let mut attached = agent.attach(&id, false);
     let mut wait = agent.wait(&id, WaitCondition::NextExit);
@@ -95,19 +112,44 @@ fn a_slow_reader_loses_nothing() {
 fn programs_that_cannot_run_are_told_apart() {
     let agent = TestAgent::start();
     for (program, kind, text) in [
-        ("nothing", ErrorKind::CommandNotFound, "executable file not found in $PATH"),
-        ("/no/thing", ErrorKind::CommandNotFound, "no such file or directory"),
-        ("/no-interpreter", ErrorKind::CommandNotFound, "no such file or directory"),
-        ("/data.txt", ErrorKind::CommandNotExecutable, "permission denied"),
+        (
+            "nothing",
+            ErrorKind::CommandNotFound,
+            "executable file not found in $PATH",
+        ),
+        (
+            "/no/thing",
+            ErrorKind::CommandNotFound,
+            "no such file or directory",
+        ),
+        (
+            "/no-interpreter",
+            ErrorKind::CommandNotFound,
+            "no such file or directory",
+        ),
+        (
+            "/data.txt",
+            ErrorKind::CommandNotExecutable,
+            "permission denied",
+        ),
         ("/etc", ErrorKind::CommandNotExecutable, "permission denied"),
     ] {
-        let id = agent.create(command(&[program]), HostConfig::default()).unwrap();
+        let id = agent
+            .create(command(&[program]), HostConfig::default())
+            .unwrap();
         let error = agent.start_container(&id).unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(text), "{error}");
         let state = agent.inspect(&id).unwrap().state;
         assert_eq!(state.status, Status::Created);
-        assert_eq!(state.exit_code, if kind == ErrorKind::CommandNotFound { 127 } else { 126 });
+        assert_eq!(
+            state.exit_code,
+            if kind == ErrorKind::CommandNotFound {
+                127
+            } else {
+                126
+            }
+        );
         assert_eq!(state.error, error.message);
     }
 }
@@ -122,18 +164,32 @@ fn a_container_is_confined_as_docker_does() {
         )
         .unwrap();
     let text = output.text();
-    for line in ["CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "Seccomp:\t2", "NoNewPrivs:\t0"] {
+    for line in [
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t0",
+    ] {
         assert!(text.contains(line), "{text}");
     }
-    assert!(output.error_text().contains("permission denied"), "{output:?}");
-    assert!(output.error_text().contains("Operation not permitted"), "{output:?}");
+    assert!(
+        output.error_text().contains("permission denied"),
+        "{output:?}"
+    );
+    assert!(
+        output.error_text().contains("Operation not permitted"),
+        "{output:?}"
+    );
 
     let privileged = HostConfig {
         privileged: Some(true),
         ..HostConfig::default()
     };
     let output = agent
-        .run(script("grep Seccomp: /proc/self/status; mount -t tmpfs x /tmp && echo mounted"), privileged)
+        .run(
+            script("grep Seccomp: /proc/self/status; mount -t tmpfs x /tmp && echo mounted"),
+            privileged,
+        )
         .unwrap();
     assert_eq!(output.text(), "Seccomp:\t0\nmounted\n", "{output:?}");
 }
@@ -165,9 +221,17 @@ fn users_are_the_containers_own() {
         text,
         "uid=1000(app) gid=1000(app) groups=50(staff)\n/made/here\n/home/app\nagain\n"
     );
-    assert!(run("4711:50").unwrap().text().starts_with("uid=4711 gid=50(staff)"));
+    assert!(
+        run("4711:50")
+            .unwrap()
+            .text()
+            .starts_with("uid=4711 gid=50(staff)")
+    );
     let error = run("nobody").unwrap_err();
-    assert!(error.message.contains("unable to find user nobody"), "{error}");
+    assert!(
+        error.message.contains("unable to find user nobody"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -183,7 +247,9 @@ fn what_the_user_asks_for_is_there() {
     let config = ContainerConfig {
         env: Some(vec!["COLOUR=blue".into()]),
         hostname: Some("box".into()),
-        ..script("echo kept > /store/file; touch /scratch/x && echo scratch; touch /x; hostname; echo $COLOUR; cat /etc/hosts; ip addr show lo")
+        ..script(
+            "echo kept > /store/file; touch /scratch/x && echo scratch; touch /x; hostname; echo $COLOUR; cat /etc/hosts; ip addr show lo",
+        )
     };
     let output = agent.run(config, host).unwrap();
     let text = output.text();
@@ -264,7 +330,9 @@ fn stdin_that_is_not_once_survives_a_connection() {
 #[test]
 fn execs_run_beside_the_first_process() {
     let agent = TestAgent::start();
-    let id = agent.create(command(&["sleep", "1000"]), HostConfig::default()).unwrap();
+    let id = agent
+        .create(command(&["sleep", "1000"]), HostConfig::default())
+        .unwrap();
     agent.start_container(&id).unwrap();
     let exec = |config: ExecConfig, stdin: &[u8]| {
         let tty = config.tty;
@@ -285,7 +353,12 @@ fn execs_run_beside_the_first_process() {
             console_size: Some([33, 44]),
         };
         let started = agent.open(start);
-        let inspected = |agent: &TestAgent| agent.call(ExecInspect { exec: exec.clone() }).unwrap().exit_code;
+        let inspected = |agent: &TestAgent| {
+            agent
+                .call(ExecInspect { exec: exec.clone() })
+                .unwrap()
+                .exit_code
+        };
         match started {
             Ok((_, mut call)) => {
                 call.stream.write_all(stdin).unwrap();
@@ -294,7 +367,11 @@ fn execs_run_beside_the_first_process() {
                 Ok((String::from_utf8(stdout).unwrap(), inspected(&agent)))
             }
             Err(error) => {
-                let code = if error.kind == ErrorKind::CommandNotFound { 127 } else { 126 };
+                let code = if error.kind == ErrorKind::CommandNotFound {
+                    127
+                } else {
+                    126
+                };
                 assert_eq!(inspected(&agent), Some(code));
                 Err(error)
             }
@@ -308,7 +385,10 @@ fn execs_run_beside_the_first_process() {
         env: vec!["X=y".into()],
         ..ExecConfig::default()
     };
-    assert_eq!(exec(config, b"in ").unwrap(), ("in 1000\n/tmp\ny\n".into(), Some(3)));
+    assert_eq!(
+        exec(config, b"in ").unwrap(),
+        ("in 1000\n/tmp\ny\n".into(), Some(3))
+    );
     let config = ExecConfig {
         cmd: words("sleep 0.3; stty size"),
         tty: true,
@@ -331,7 +411,11 @@ fn execs_run_beside_the_first_process() {
         ..ExecConfig::default()
     };
     assert_eq!(exec(config, b"").unwrap().0, "left\n");
-    let top = agent.call(ContainerTop { container: id.clone() }).unwrap();
+    let top = agent
+        .call(ContainerTop {
+            container: id.clone(),
+        })
+        .unwrap();
     assert_eq!(top.processes.len(), 2, "{top:?}");
     agent.call(remove(&id, true)).unwrap();
 }
@@ -340,18 +424,29 @@ fn execs_run_beside_the_first_process() {
 fn stop_asks_first_and_then_kills() {
     let agent = TestAgent::start();
     let polite = agent
-        .create(script("trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"), HostConfig::default())
+        .create(
+            script("trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"),
+            HostConfig::default(),
+        )
         .unwrap();
     let mut attached = agent.attach(&polite, false);
     agent.start_container(&polite).unwrap();
     attached.read_until("ready");
     agent.call(stop(&polite, 60)).unwrap();
     assert_eq!(agent.inspect(&polite).unwrap().state.exit_code, 5);
-    assert_eq!(agent.call(stop(&polite, 60)).unwrap_err().kind, ErrorKind::NotModified);
+    assert_eq!(
+        agent.call(stop(&polite, 60)).unwrap_err().kind,
+        ErrorKind::NotModified
+    );
 
-    let deaf = agent.create(command(&["sleep", "1000"]), HostConfig::default()).unwrap();
+    let deaf = agent
+        .create(command(&["sleep", "1000"]), HostConfig::default())
+        .unwrap();
     agent.start_container(&deaf).unwrap();
-    assert_eq!(agent.start_container(&deaf).unwrap_err().kind, ErrorKind::NotModified);
+    assert_eq!(
+        agent.start_container(&deaf).unwrap_err().kind,
+        ErrorKind::NotModified
+    );
     agent.call(stop(&deaf, 0)).unwrap();
     assert_eq!(agent.inspect(&deaf).unwrap().state.exit_code, 137);
     let killed = agent.call(ContainerKill {
@@ -365,7 +460,11 @@ fn stop_asks_first_and_then_kills() {
 fn names_are_unique_and_changeable() {
     let agent = TestAgent::start();
     let first = agent
-        .create_named(Some("web"), command(&["sleep", "1000"]), HostConfig::default())
+        .create_named(
+            Some("web"),
+            command(&["sleep", "1000"]),
+            HostConfig::default(),
+        )
         .unwrap();
     let taken = agent
         .create_named(Some("/web"), command(&["true"]), HostConfig::default())
@@ -388,7 +487,10 @@ fn names_are_unique_and_changeable() {
     assert_eq!(agent.inspect("site").unwrap().id, first);
     assert_eq!(agent.inspect(&first[..8]).unwrap().id, first);
     agent.start_container("site").unwrap();
-    assert_eq!(agent.call(remove("site", false)).unwrap_err().kind, ErrorKind::Conflict);
+    assert_eq!(
+        agent.call(remove("site", false)).unwrap_err().kind,
+        ErrorKind::Conflict
+    );
     agent.call(remove("site", true)).unwrap();
     agent
         .create_named(Some("site"), command(&["true"]), HostConfig::default())
@@ -399,12 +501,18 @@ fn names_are_unique_and_changeable() {
 fn logs_are_kept_and_followed() {
     let agent = TestAgent::start();
     let id = agent
-        .create(script("echo one; echo two >&2; sleep 0.5; echo three"), HostConfig::default())
+        .create(
+            script("echo one; echo two >&2; sleep 0.5; echo three"),
+            HostConfig::default(),
+        )
         .unwrap();
     agent.start_container(&id).unwrap();
     let (_, mut followed) = agent.open(logs(&id, true)).unwrap();
     let (stdout, stderr) = followed.output(false);
-    assert_eq!((stdout.as_slice(), stderr.as_slice()), (&b"one\nthree\n"[..], &b"two\n"[..]));
+    assert_eq!(
+        (stdout.as_slice(), stderr.as_slice()),
+        (&b"one\nthree\n"[..], &b"two\n"[..])
+    );
     let tail = ContainerLogs {
         tail: Some(1),
         timestamps: true,
@@ -412,7 +520,10 @@ fn logs_are_kept_and_followed() {
     };
     let (stdout, _) = agent.open(tail).unwrap().1.output(false);
     let text = String::from_utf8(stdout).unwrap();
-    assert!(text.ends_with("Z three\n") && text.starts_with("20"), "{text}");
+    assert!(
+        text.ends_with("Z three\n") && text.starts_with("20"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -426,7 +537,10 @@ fn a_policy_restarts_what_fails_and_stop_ends_that() {
         ..HostConfig::default()
     };
     let tries = agent
-        .create(command(&["false"]), policy(RestartPolicyNameEnum::ON_FAILURE, 2))
+        .create(
+            command(&["false"]),
+            policy(RestartPolicyNameEnum::ON_FAILURE, 2),
+        )
         .unwrap();
     agent.start_container(&tries).unwrap();
     let mut wait = agent.wait(&tries, WaitCondition::NotRunning);
@@ -448,7 +562,7 @@ fn a_policy_restarts_what_fails_and_stop_ends_that() {
 #[test]
 fn events_tell_a_containers_life() {
     let agent = TestAgent::start();
-    let (_, mut events) = agent.open(Events {}).unwrap();
+    let ((), mut events) = agent.open(Events {}).unwrap();
     let config = ContainerConfig {
         labels: Some([("team".to_owned(), "blue".to_owned())].into()),
         ..script("exit 4")
@@ -471,18 +585,32 @@ fn events_tell_a_containers_life() {
 fn records_survive_a_kill_of_the_agent() {
     let mut agent = TestAgent::start();
     let running = agent
-        .create_named(Some("running"), command(&["sleep", "1000"]), HostConfig::default())
+        .create_named(
+            Some("running"),
+            command(&["sleep", "1000"]),
+            HostConfig::default(),
+        )
         .unwrap();
     agent.start_container(&running).unwrap();
-    let created = agent.create(command(&["true"]), HostConfig::default()).unwrap();
+    let created = agent
+        .create(command(&["true"]), HostConfig::default())
+        .unwrap();
     let pid = agent.inspect(&running).unwrap().state.pid;
     agent.kill_and_start();
 
     let state = agent.inspect("running").unwrap().state;
-    assert_eq!((state.status, state.exit_code, state.pid), (Status::Exited, 137, 0));
-    assert_eq!(agent.inspect(&created).unwrap().state.status, Status::Created);
+    assert_eq!(
+        (state.status, state.exit_code, state.pid),
+        (Status::Exited, 137, 0)
+    );
+    assert_eq!(
+        agent.inspect(&created).unwrap().state.status,
+        Status::Created
+    );
     // In a machine it would have gone with PID 1.
-    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
     assert!(killed.unwrap().success());
     agent.start_container(&created).unwrap();
     agent.call(remove(&running, false)).unwrap();

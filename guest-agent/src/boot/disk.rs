@@ -50,6 +50,8 @@ const LOOKED_AT: u64 = 1024 * 1024;
 /// The seed's block size; the first block holds the superblock.
 const BLOCK: usize = 4096;
 
+static ZEROES: [u8; BLOCK] = [0; BLOCK];
+
 /// Bytes of the seed that are unpacked at once.
 const CHUNK: usize = 256 * 1024;
 
@@ -166,7 +168,7 @@ fn write_seed(device: &File, seed: impl Read) -> io::Result<()> {
         // A blank disk is zeroes already, unless an earlier try was cut off: then
         // what it wrote is what is written now.
         for (index, block) in bytes.chunks(BLOCK).enumerate() {
-            if block.iter().any(|byte| *byte != 0) {
+            if block != &ZEROES[..block.len()] {
                 device.write_all_at(block, offset + (index * BLOCK) as u64)?;
             }
         }
@@ -214,8 +216,8 @@ fn grow(mounted: &Path) -> io::Result<()> {
     }
     tracing::info!(
         "the data disk grew from {} to {} MiB",
-        blocks * block_size >> 20,
-        wanted * block_size >> 20
+        (blocks * block_size) >> 20,
+        (wanted * block_size) >> 20
     );
     Ok(())
 }

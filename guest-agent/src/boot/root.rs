@@ -1,7 +1,7 @@
 //! A root file system that containers can pivot away from.
 //!
 //! The kernel unpacks the initial ramdisk into `rootfs`, the one mount that has no
-//! parent and that pivot_root(2) therefore refuses. So a tmpfs is moved over it
+//! parent and that `pivot_root(2)` therefore refuses. So a tmpfs is moved over it
 //! before anything else. Nothing is copied: the few programs are bind mounts.
 
 use std::{

@@ -49,16 +49,11 @@ impl Containers {
         if let Some(signal) = &config.stop_signal {
             SignalNumber::parse(signal)?;
         }
-        if let Some(folder) = config
-            .working_dir
-            .as_ref()
-            .filter(|folder| !folder.is_empty())
-        {
-            if !folder.starts_with('/') {
-                return Err(AgentError::invalid(format!(
-                    "the working directory '{folder}' is invalid, it needs to be an absolute path"
-                )));
-            }
+        let folder = config.working_dir.as_deref().unwrap_or_default();
+        if !folder.is_empty() && !folder.starts_with('/') {
+            return Err(AgentError::invalid(format!(
+                "the working directory '{folder}' is invalid, it needs to be an absolute path"
+            )));
         }
         check_restart_policy(&host)?;
         spec::check(&host)?;
@@ -209,19 +204,6 @@ fn merge_image(config: &mut ContainerConfig, image: &Image) -> Result<()> {
             ))?,
         _ => ContainerConfig::default(),
     };
-    fn fill<T>(slot: &mut Option<T>, from: Option<T>, is_empty: impl Fn(&T) -> bool) {
-        if slot.as_ref().is_none_or(is_empty) && from.is_some() {
-            *slot = from;
-        }
-    }
-    fn merge<T>(slot: &mut Option<HashMap<String, T>>, from: Option<HashMap<String, T>>) {
-        if let Some(from) = from {
-            let map = slot.get_or_insert_default();
-            for (key, value) in from {
-                map.entry(key).or_insert(value);
-            }
-        }
-    }
     fill(&mut config.user, under.user, String::is_empty);
     fill(&mut config.working_dir, under.working_dir, String::is_empty);
     fill(&mut config.stop_signal, under.stop_signal, String::is_empty);
@@ -244,6 +226,21 @@ fn merge_image(config: &mut ContainerConfig, image: &Image) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn fill<T>(slot: &mut Option<T>, from: Option<T>, is_empty: impl Fn(&T) -> bool) {
+    if slot.as_ref().is_none_or(is_empty) && from.is_some() {
+        *slot = from;
+    }
+}
+
+fn merge<T>(slot: &mut Option<HashMap<String, T>>, from: Option<HashMap<String, T>>) {
+    if let Some(from) = from {
+        let map = slot.get_or_insert_default();
+        for (key, value) in from {
+            map.entry(key).or_insert(value);
+        }
+    }
 }
 
 /// The program and its arguments.
@@ -283,7 +280,7 @@ fn fill_defaults(host: &mut HostConfig) -> Vec<String> {
     if !matches!(host.cgroupns_mode, Some(HostConfigCgroupnsModeEnum::HOST)) {
         host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
     }
-    host.restart_policy.get_or_insert_with(|| RestartPolicy {
+    host.restart_policy.get_or_insert(RestartPolicy {
         name: Some(RestartPolicyNameEnum::NO),
         maximum_retry_count: Some(0),
     });
@@ -348,12 +345,13 @@ impl Containers {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
 
-    fn merged(user: serde_json::Value, image: serde_json::Value) -> ContainerConfig {
-        let mut config = serde_json::from_value(user).unwrap();
+    fn merged(user: &serde_json::Value, image: &serde_json::Value) -> ContainerConfig {
+        let mut config = ContainerConfig::deserialize(user).unwrap();
         let image = Image {
             configuration: json!({ "config": image }),
             ..Image::default()
@@ -362,10 +360,10 @@ mod tests {
         config
     }
 
-    fn run(user: serde_json::Value) -> Result<(String, Vec<String>)> {
+    fn run(user: &serde_json::Value) -> Result<(String, Vec<String>)> {
         command(&merged(
             user,
-            json!({"Entrypoint": ["/entry"], "Cmd": ["a", "b"]}),
+            &json!({"Entrypoint": ["/entry"], "Cmd": ["a", "b"]}),
         ))
     }
 
@@ -377,27 +375,30 @@ mod tests {
                 .map(|&word| word.to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(run(json!({})).unwrap(), ("/entry".into(), own(&["a", "b"])));
         assert_eq!(
-            run(json!({"Cmd": ["c"]})).unwrap(),
+            run(&json!({})).unwrap(),
+            ("/entry".into(), own(&["a", "b"]))
+        );
+        assert_eq!(
+            run(&json!({"Cmd": ["c"]})).unwrap(),
             ("/entry".into(), own(&["c"]))
         );
         assert_eq!(
-            run(json!({"Entrypoint": ["/x"]})).unwrap(),
+            run(&json!({"Entrypoint": ["/x"]})).unwrap(),
             ("/x".into(), own(&[]))
         );
         assert_eq!(
-            run(json!({"Entrypoint": [""], "Cmd": ["c", "d"]})).unwrap(),
+            run(&json!({"Entrypoint": [""], "Cmd": ["c", "d"]})).unwrap(),
             ("c".into(), own(&["d"]))
         );
-        assert!(run(json!({"Entrypoint": [""]})).is_err());
+        assert!(run(&json!({"Entrypoint": [""]})).is_err());
     }
 
     #[test]
     fn the_users_configuration_lies_over_the_images() {
         let config = merged(
-            json!({"Env": ["A=user"], "Labels": {"x": "user"}, "User": ""}),
-            json!({"Env": ["A=image", "B=image"], "Labels": {"x": "image", "y": "image"},
+            &json!({"Env": ["A=user"], "Labels": {"x": "user"}, "User": ""}),
+            &json!({"Env": ["A=image", "B=image"], "Labels": {"x": "image", "y": "image"},
                    "User": "app", "WorkingDir": "/srv"}),
         );
         assert_eq!(config.env.unwrap(), ["A=user", "B=image"]);

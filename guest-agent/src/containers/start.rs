@@ -43,7 +43,7 @@ const OUTPUT_GRACE: Duration = Duration::from_secs(2);
 /// The first pause of a restart policy, doubled each time up to the longest;
 /// Docker's values.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A run this long was a success: the next pause is the first again.
 const LONG_RUN: Duration = Duration::from_secs(10);
@@ -269,7 +269,7 @@ impl Containers {
             state.started_at = clock::now();
             state.finished_at = 0;
         });
-        self.report(entry, noted);
+        Self::report(entry, noted);
         entry.history.send_modify(|history| history.running = true);
         self.tell(entry, "start", &[]);
     }
@@ -288,7 +288,7 @@ impl Containers {
             record.container.host_config.auto_remove == Some(true)
         });
         let auto_remove = *noted.as_ref().unwrap_or(&false);
-        self.report(entry, noted.map(drop));
+        Self::report(entry, noted.map(drop));
         entry.history.send_modify(|history| {
             history.running = false;
             history.exit_code = exit_code(error);
@@ -300,7 +300,7 @@ impl Containers {
 
     /// A container whose record cannot be written goes on in memory; the disk tells
     /// the truth again with the next change.
-    fn report(&self, entry: &Entry, result: Result<()>) {
+    fn report(entry: &Entry, result: Result<()>) {
         if let Err(error) = result {
             tracing::error!("the state of container {} was not kept: {error}", entry.id);
         }
@@ -353,7 +353,7 @@ impl Containers {
             state.pid = 0;
             state.exit_code = code;
         }
-        self.report(&entry, noted.map(drop));
+        Self::report(&entry, noted.map(drop));
         if out_of_memory {
             self.tell(&entry, "oom", &[]);
         }

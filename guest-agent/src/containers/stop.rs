@@ -157,7 +157,7 @@ impl Containers {
     /// Ends a container that waits to be started again.
     fn give_up_restart(&self, entry: &Entry) -> Result<()> {
         self.change(entry, |record| {
-            record.container.state.status = Status::Exited
+            record.container.state.status = Status::Exited;
         })?;
         entry.history.send_modify(|history| history.running = false);
         Ok(())

@@ -9,7 +9,7 @@ use crate::{clock, error::Result};
 
 const TITLES: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
 
-/// The kernel's USER_HZ, which times in `/proc` are counted in.
+/// The kernel's `USER_HZ`, which times in `/proc` are counted in.
 const TICKS: u64 = 100;
 
 impl Containers {
@@ -49,7 +49,7 @@ fn collect(cgroup: &Path, ids: &mut Vec<u32>) {
 }
 
 fn row(id: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let numbers = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
     let uid = status
@@ -58,7 +58,7 @@ fn row(id: u32) -> Option<Vec<String>> {
         .split_whitespace()
         .next()?;
     // The name is in parentheses and may hold anything; the fields come after the last.
-    let (head, fields) = stat.rsplit_once(')')?;
+    let (head, fields) = numbers.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let used = number(11)? + number(12)?;

@@ -50,7 +50,12 @@ impl Rule {
 
     /// The device of that kind (`b` or `c`) with these numbers, with an access of
     /// the letters `rwm`.
-    pub(crate) fn new(kind: &str, major: Option<u32>, minor: Option<u32>, access: &str) -> Option<Self> {
+    pub(crate) fn new(
+        kind: &str,
+        major: Option<u32>,
+        minor: Option<u32>,
+        access: &str,
+    ) -> Option<Self> {
         let kind = match kind {
             "b" => BLOCK,
             "c" => CHARACTER,
@@ -249,7 +254,12 @@ mod tests {
         let mut registers = [0_i32; 6];
         let mut next = 0;
         loop {
-            let Instruction { code, registers: both, offset, immediate } = program[next];
+            let Instruction {
+                code,
+                registers: both,
+                offset,
+                immediate,
+            } = program[next];
             let (to, from) = (usize::from(both & 15), usize::from(both >> 4));
             next += 1;
             match code {
@@ -286,7 +296,16 @@ mod tests {
     fn rules_are_read_as_docker_writes_them() {
         assert_eq!(Rule::parse("c 1:3 rwm"), Some(Rule::character(1, Some(3))));
         assert_eq!(Rule::parse("c *:* m").unwrap().major, None);
-        for text in ["", "c", "a *:* rwm", "c 1:3", "c 1:3 x", "c 1 r", "c 1:3 r more", "c -1:3 r"] {
+        for text in [
+            "",
+            "c",
+            "a *:* rwm",
+            "c 1:3",
+            "c 1:3 x",
+            "c 1 r",
+            "c 1:3 r more",
+            "c -1:3 r",
+        ] {
             assert_eq!(Rule::parse(text), None, "{text}");
         }
     }

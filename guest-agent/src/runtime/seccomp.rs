@@ -332,7 +332,7 @@ const ALLOWED_HERE: &[i64] = &[
 ];
 
 /// Always allowed, and too new for the C library's headers; these have one number
-/// everywhere: cachestat, map_shadow_stack, futex_wake, futex_wait, futex_requeue,
+/// everywhere: cachestat, `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`,
 /// statmount, listmount, setxattrat, getxattrat, listxattrat, removexattrat.
 const ALLOWED_NEW: &[i64] = &[451, 453, 454, 455, 456, 457, 458, 463, 464, 465, 466];
 

@@ -210,7 +210,7 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
             // SAFETY: one thread, see `serve`.
             match unsafe { libc::fork() } {
                 // The parent ends at once, which makes this one the agent's child.
-                0 => Err(execute_in_machine(command, stdio, tty, status)),
+                0 => Err(execute_in_machine(command, &stdio, tty, status)),
                 -1 => Err(io::Error::last_os_error()).context("cannot fork"),
                 _ => std::process::exit(0),
             }
@@ -221,7 +221,7 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
 /// Executes `command` in this process; comes back only with the reason why not.
 fn execute_in_machine(
     mut command: Command,
-    stdio: ProcessEnds,
+    stdio: &ProcessEnds,
     tty: bool,
     status: &Status,
 ) -> AgentError {

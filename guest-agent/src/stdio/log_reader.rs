@@ -199,56 +199,51 @@ impl Entries {
             }
             let line = std::mem::take(&mut self.line);
             // What is not an entry, say after a power cut, is passed over.
-            if let Ok(entry) = serde_json::from_slice::<Entry<'_>>(&line) {
-                if self.append(&entry, selection, tty, batch) {
-                    self.past_the_end = true;
-                    return Ok(false);
-                }
+            if let Ok(entry) = serde_json::from_slice::<Entry<'_>>(&line)
+                && append(&entry, selection, tty, batch)
+            {
+                self.past_the_end = true;
+                return Ok(false);
             }
             self.line = line;
             self.line.clear();
         }
         Ok(true)
     }
+}
 
-    /// True when the entry is later than wanted.
-    fn append(
-        &self,
-        entry: &Entry<'_>,
-        selection: &Selection,
-        tty: bool,
-        batch: &mut Vec<u8>,
-    ) -> bool {
-        let (number, wanted) = match &*entry.stream {
-            "stderr" => (2, selection.stderr),
-            _ => (1, selection.stdout),
-        };
-        if selection.since != 0 || selection.until != 0 {
-            let time = clock::parse_rfc3339(&entry.time).unwrap_or(0);
-            if selection.until != 0 && time > selection.until {
-                return true;
-            }
-            if time < selection.since {
-                return false;
-            }
+/// Adds `entry` to `batch` as it is sent, when it is wanted; true when it is later
+/// than wanted.
+fn append(entry: &Entry<'_>, selection: &Selection, tty: bool, batch: &mut Vec<u8>) -> bool {
+    let (number, wanted) = match &*entry.stream {
+        "stderr" => (2, selection.stderr),
+        _ => (1, selection.stdout),
+    };
+    if selection.since != 0 || selection.until != 0 {
+        let time = clock::parse_rfc3339(&entry.time).unwrap_or(0);
+        if selection.until != 0 && time > selection.until {
+            return true;
         }
-        if !wanted {
+        if time < selection.since {
             return false;
         }
-        let stamp = if selection.timestamps {
-            format!("{} ", entry.time)
-        } else {
-            String::new()
-        };
-        if !tty {
-            let length = (stamp.len() + entry.log.len()) as u32;
-            batch.extend_from_slice(&[number, 0, 0, 0]);
-            batch.extend_from_slice(&length.to_be_bytes());
-        }
-        batch.extend_from_slice(stamp.as_bytes());
-        batch.extend_from_slice(entry.log.as_bytes());
-        false
     }
+    if !wanted {
+        return false;
+    }
+    let stamp = if selection.timestamps {
+        format!("{} ", entry.time)
+    } else {
+        String::new()
+    };
+    if !tty {
+        let length = (stamp.len() + entry.log.len()) as u32;
+        batch.extend_from_slice(&[number, 0, 0, 0]);
+        batch.extend_from_slice(&length.to_be_bytes());
+    }
+    batch.extend_from_slice(stamp.as_bytes());
+    batch.extend_from_slice(entry.log.as_bytes());
+    false
 }
 
 /// The log's files, oldest first.
@@ -439,7 +434,8 @@ mod tests {
             }
             drop(log);
             let output = String::from_utf8(reader.await.unwrap()).unwrap();
-            let expected: String = (0..100).map(|number| format!("{number}\n")).collect();
+            let expected: String =
+                (0..100).fold(String::new(), |text, number| format!("{text}{number}\n"));
             assert_eq!(output, expected);
         });
     }

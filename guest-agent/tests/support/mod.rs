@@ -21,21 +21,21 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 /// Longer than anything here takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An agent with one image, `busybox:latest`. Gone with all it made when dropped.
-pub struct TestAgent {
+pub(crate) struct TestAgent {
     process: Child,
     folder: tempfile::TempDir,
 }
 
 /// A connection after its reply.
-pub struct Call {
-    pub stream: UnixStream,
+pub(crate) struct Call {
+    pub(crate) stream: UnixStream,
 }
 
 impl TestAgent {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let process = spawn(folder.path());
         let agent = Self { process, folder };
@@ -45,14 +45,14 @@ impl TestAgent {
     }
 
     /// Kills the agent without warning and starts it again on the same data.
-    pub fn kill_and_start(&mut self) {
+    pub(crate) fn kill_and_start(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = spawn(self.folder.path());
         self.wait_until_ready();
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("agent.sock")
     }
 
@@ -64,11 +64,11 @@ impl TestAgent {
         }
     }
 
-    pub fn call<M: Method>(&self, method: M) -> Result<M::Reply, AgentError> {
+    pub(crate) fn call<M: Method>(&self, method: M) -> Result<M::Reply, AgentError> {
         self.open(method).map(|(reply, _)| reply)
     }
 
-    pub fn open<M: Method>(&self, method: M) -> Result<(M::Reply, Call), AgentError> {
+    pub(crate) fn open<M: Method>(&self, method: M) -> Result<(M::Reply, Call), AgentError> {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut call = Call { stream };
@@ -124,11 +124,15 @@ impl TestAgent {
         .unwrap();
     }
 
-    pub fn create(&self, config: ContainerConfig, host: HostConfig) -> Result<String, AgentError> {
+    pub(crate) fn create(
+        &self,
+        config: ContainerConfig,
+        host: HostConfig,
+    ) -> Result<String, AgentError> {
         self.create_named(None, config, host)
     }
 
-    pub fn create_named(
+    pub(crate) fn create_named(
         &self,
         name: Option<&str>,
         mut config: ContainerConfig,
@@ -143,19 +147,19 @@ impl TestAgent {
         .map(|created| created.id)
     }
 
-    pub fn start_container(&self, container: &str) -> Result<(), AgentError> {
+    pub(crate) fn start_container(&self, container: &str) -> Result<(), AgentError> {
         self.call(ContainerStart {
             container: container.into(),
         })
     }
 
-    pub fn inspect(&self, container: &str) -> Result<Container, AgentError> {
+    pub(crate) fn inspect(&self, container: &str) -> Result<Container, AgentError> {
         self.call(ContainerInspect {
             container: container.into(),
         })
     }
 
-    pub fn attach(&self, container: &str, stdin: bool) -> Call {
+    pub(crate) fn attach(&self, container: &str, stdin: bool) -> Call {
         self.open(ContainerAttach {
             container: container.into(),
             stdin,
@@ -170,7 +174,7 @@ impl TestAgent {
     }
 
     /// Registers a wait; [`Call::wait_result`] gives how it ended.
-    pub fn wait(&self, container: &str, condition: WaitCondition) -> Call {
+    pub(crate) fn wait(&self, container: &str, condition: WaitCondition) -> Call {
         self.open(ContainerWait {
             container: container.into(),
             condition,
@@ -180,11 +184,15 @@ impl TestAgent {
     }
 
     /// Runs a container from its creation to its removal, as `run --rm` does.
-    pub fn run(&self, config: ContainerConfig, host: HostConfig) -> Result<Output, AgentError> {
+    pub(crate) fn run(
+        &self,
+        config: ContainerConfig,
+        host: HostConfig,
+    ) -> Result<Output, AgentError> {
         self.run_with_stdin(config, host, b"")
     }
 
-    pub fn run_with_stdin(
+    pub(crate) fn run_with_stdin(
         &self,
         config: ContainerConfig,
         host: HostConfig,
@@ -222,7 +230,9 @@ impl TestAgent {
 impl Drop for TestAgent {
     fn drop(&mut self) {
         // Asked, it takes containers and mounts with it.
-        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
+        let asked = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
         if asked.is_ok() {
             let began = Instant::now();
             while began.elapsed() < PATIENCE {
@@ -239,30 +249,30 @@ impl Drop for TestAgent {
 
 /// What came of a container.
 #[derive(Debug)]
-pub struct Output {
-    pub exit_code: i64,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Output {
+    pub(crate) exit_code: i64,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Output {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn error_text(&self) -> String {
+    pub(crate) fn error_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 }
 
 impl Call {
-    pub fn send<T: Serialize>(&mut self, value: &T) {
+    pub(crate) fn send<T: Serialize>(&mut self, value: &T) {
         self.stream
             .write_all(&guest_protocol::frame::encode(value).unwrap())
             .unwrap();
     }
 
-    pub fn receive<T: DeserializeOwned>(&mut self) -> T {
+    pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> T {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).unwrap();
         let mut json = vec![0; u32::from_be_bytes(length) as usize];
@@ -270,13 +280,13 @@ impl Call {
         serde_json::from_slice(&json).unwrap()
     }
 
-    pub fn wait_result(&mut self) -> WaitResult {
+    pub(crate) fn wait_result(&mut self) -> WaitResult {
         let reply: Reply<WaitResult> = self.receive();
         Result::from(reply).unwrap()
     }
 
     /// Reads a stdio stream to its end: stdout and stderr.
-    pub fn output(&mut self, tty: bool) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn output(&mut self, tty: bool) -> (Vec<u8>, Vec<u8>) {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         if tty {
             self.stream.read_to_end(&mut stdout).unwrap();
@@ -285,11 +295,17 @@ impl Call {
         loop {
             let mut header = [0; 8];
             match self.stream.read_exact(&mut header) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return (stdout, stderr),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return (stdout, stderr);
+                }
                 result => result.unwrap(),
             }
             let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let stream = if header[0] == 1 { &mut stdout } else { &mut stderr };
+            let stream = if header[0] == 1 {
+                &mut stdout
+            } else {
+                &mut stderr
+            };
             let copied = (&self.stream)
                 .take(u64::from(length))
                 .read_to_end(stream)
@@ -299,7 +315,7 @@ impl Call {
     }
 
     /// Reads a terminal until `text` has come.
-    pub fn read_until(&mut self, text: &str) -> String {
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let mut bytes = [0; 4096];
         while !seen.contains(text) {
@@ -324,11 +340,11 @@ fn spawn(folder: &Path) -> Child {
 }
 
 /// `sh -c script`.
-pub fn script(text: &str) -> ContainerConfig {
+pub(crate) fn script(text: &str) -> ContainerConfig {
     command(&["sh", "-c", text])
 }
 
-pub fn command(words: &[&str]) -> ContainerConfig {
+pub(crate) fn command(words: &[&str]) -> ContainerConfig {
     ContainerConfig {
         cmd: Some(words.iter().map(|&word| word.to_owned()).collect()),
         ..ContainerConfig::default()
@@ -339,10 +355,10 @@ fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// A root file system with Debian's static busybox, two users, and files that
+/// A root file system with Debian's static busybox (package `busybox-static`), two users, and files that
 /// cannot be executed.
 fn busybox_layer() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").expect("these tests need Debian's busybox-static");
+    let busybox = std::fs::read("/bin/busybox").unwrap();
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, contents: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -364,15 +380,40 @@ fn busybox_layer() -> Vec<u8> {
     add("tmp", tar::EntryType::Directory, 0o1777, b"");
     add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
     for applet in [
-        "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "dd", "stty", "tty", "env", "touch",
-        "mount", "unshare", "hostname", "ps", "kill", "head", "grep", "pwd", "wc", "mkdir", "ip", "mknod", "yes",
+        "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "dd", "stty", "tty", "env",
+        "touch", "mount", "unshare", "hostname", "ps", "kill", "head", "grep", "pwd", "wc",
+        "mkdir", "ip", "mknod", "yes",
     ] {
-        add(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, b"");
+        add(
+            &format!("bin/{applet}"),
+            tar::EntryType::Symlink,
+            0o777,
+            b"",
+        );
     }
-    add("etc/passwd", tar::EntryType::Regular, 0o644,
-        b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n");
-    add("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\napp:x:1000:\nstaff:x:50:app\n");
-    add("data.txt", tar::EntryType::Regular, 0o644, b"not a program\n");
-    add("no-interpreter", tar::EntryType::Regular, 0o755, b"#!/no/such\n");
+    add(
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+    );
+    add(
+        "etc/group",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:\napp:x:1000:\nstaff:x:50:app\n",
+    );
+    add(
+        "data.txt",
+        tar::EntryType::Regular,
+        0o644,
+        b"not a program\n",
+    );
+    add(
+        "no-interpreter",
+        tar::EntryType::Regular,
+        0o755,
+        b"#!/no/such\n",
+    );
     archive.into_inner().unwrap()
 }

@@ -101,7 +101,7 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
 enum SecurityOption {
     Unconfined,
     NoNewPrivileges,
-    /// AppArmor and SELinux, which the machine's kernel has not.
+    /// `AppArmor` and `SELinux`, which the machine's kernel has not.
     Ignored,
 }
 
@@ -288,7 +288,7 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         "linux": {
             "cgroupsPath": cgroup_path(&container.id),
             "namespaces": namespaces,
-            "resources": resources::of(host)?,
+            "resources": resources::of(host),
             "devices": resources::devices(host)?,
             "sysctl": sysctls(host, own_network),
             "maskedPaths": paths(host.masked_paths.as_ref(), MASKED_PATHS),

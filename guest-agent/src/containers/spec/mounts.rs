@@ -339,6 +339,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zero_sized_map_values, reason = "Docker's type for a set")]
     fn volumes_of_every_kind_are_collected_once() {
         let config = ContainerConfig {
             volumes: Some(HashMap::from([

@@ -5,7 +5,10 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
 };
 
-use guest_protocol::{AgentError, docker::{DeviceMapping, HostConfig}};
+use guest_protocol::{
+    AgentError,
+    docker::{DeviceMapping, HostConfig},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -73,10 +76,7 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
 }
 
 /// The `resources` of a specification.
-///
-/// # Errors
-/// None so far beyond what [`check`] refused.
-pub(super) fn of(host: &HostConfig) -> Result<Value> {
+pub(super) fn of(host: &HostConfig) -> Value {
     let mut memory = Map::new();
     if let Some(limit) = host.memory.filter(|limit| *limit > 0) {
         memory.insert("limit".into(), json!(limit));
@@ -123,7 +123,7 @@ pub(super) fn of(host: &HostConfig) -> Result<Value> {
     if let Some(limit) = host.pids_limit.filter(|limit| *limit > 0) {
         resources.insert("pids".into(), json!({ "limit": limit }));
     }
-    Ok(Value::Object(resources))
+    Value::Object(resources)
 }
 
 /// The `rlimits` of a process.
@@ -194,9 +194,11 @@ pub(crate) fn device_rules(host: &HostConfig) -> Result<Option<Vec<Rule>>> {
             .as_deref()
             .filter(|access| !access.is_empty())
             .unwrap_or("rwm");
-        rules.push(Rule::new(kind, Some(major), Some(minor), access).ok_or_else(|| {
-            AgentError::invalid(format!("invalid device permissions: {access:?}"))
-        })?);
+        rules.push(
+            Rule::new(kind, Some(major), Some(minor), access).ok_or_else(|| {
+                AgentError::invalid(format!("invalid device permissions: {access:?}"))
+            })?,
+        );
     }
     Ok(Some(rules))
 }
@@ -237,11 +239,11 @@ mod tests {
             ..HostConfig::default()
         };
         check(&host).unwrap();
-        let resources = of(&host).unwrap();
+        let resources = of(&host);
         assert_eq!(resources["memory"]["swap"], 128 << 20);
         assert_eq!(resources["cpu"]["quota"], 150_000);
         assert_eq!(resources["pids"]["limit"], 10);
-        assert_eq!(of(&HostConfig::default()).unwrap(), json!({}));
+        assert_eq!(of(&HostConfig::default()), json!({}));
     }
 
     #[test]

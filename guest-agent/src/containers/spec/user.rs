@@ -66,7 +66,7 @@ fn resolve_in(passwd: &str, group: &str, user: &str, add: &[String]) -> Result<U
             resolved.uid = fields[2].parse().map_err(|_| damaged("passwd", name))?;
             resolved.gid = fields[3].parse().map_err(|_| damaged("passwd", name))?;
             if let Some(home) = fields.get(5).filter(|home| !home.is_empty()) {
-                resolved.home = (*home).to_owned();
+                (*home).clone_into(&mut resolved.home);
             }
             login = Some(fields[0].to_owned());
         }
