@@ -313,3 +313,6 @@ fn give_back(memory: &GuestMemory, slice: &VolatileSlice<'_>) -> u64 {
     let result = unsafe { libc::madvise(start.cast(), length, advice) };
     if result == 0 { length as u64 } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,9 @@
 mod buffers;
 mod virtqueues;
 
+#[cfg(test)]
+pub(crate) mod test_driver;
+
 pub mod balloon;
 pub mod block;
 pub mod console;

@@ -108,13 +108,10 @@ impl<'a> Virtqueues<'a> {
             return None;
         }
         let popped = state.pop(self.memory);
-        match popped {
-            Ok(chain) => chain,
-            Err(_) => {
-                self.fail("the driver's ring makes no sense");
-                None
-            }
-        }
+        popped.unwrap_or_else(|_| {
+            self.fail("the driver's ring makes no sense");
+            None
+        })
     }
 
     /// Gives back the last chain that [`Self::pop`] took from queue `index`: it will

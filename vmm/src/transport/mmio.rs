@@ -22,16 +22,16 @@ use virtio_bindings::{
         VIRTIO_F_VERSION_1,
     },
     virtio_mmio::{
-        VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES,
-        VIRTIO_MMIO_DEVICE_FEATURES_SEL, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES,
-        VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING,
-        VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE,
-        VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH,
-        VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM,
-        VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL,
-        VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_BASE_HIGH,
-        VIRTIO_MMIO_SHM_BASE_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW,
-        VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
+        VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
+        VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL,
+        VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_ACK,
+        VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH,
+        VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW,
+        VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_NUM_MAX,
+        VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH,
+        VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_BASE_HIGH, VIRTIO_MMIO_SHM_BASE_LOW,
+        VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW, VIRTIO_MMIO_STATUS,
+        VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
     },
     virtio_ring::VIRTIO_RING_F_EVENT_IDX,
 };
@@ -172,8 +172,7 @@ impl MmioTransport {
                 .map_or(0, |q| u32::from(q.max_size())),
             VIRTIO_MMIO_QUEUE_READY => state.selected_queue().map_or(0, |q| u32::from(q.ready())),
             VIRTIO_MMIO_STATUS => state.status,
-            // No device changes its configuration while a driver reads it.
-            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            // Also the configuration's generation: no device changes it by itself.
             _ => 0,
         }
     }
@@ -263,12 +262,12 @@ impl MmioTransport {
     }
 
     /// Handles queue `index`, after its event fired.
-    pub(super) fn process_queue(&self, index: usize) {
+    pub fn process_queue(&self, index: usize) {
         self.run(|device, queues| device.process_queue(index, queues));
     }
 
     /// Handles the device's event source.
-    pub(super) fn process_event(&self) {
+    pub fn process_event(&self) {
         self.run(|device, queues| device.process_event(queues));
     }
 
@@ -403,3 +402,6 @@ fn half(features: u64, select: u32) -> u32 {
 fn signal(event: &EventFd) {
     let _ = event.write(1);
 }
+
+#[cfg(test)]
+mod tests;

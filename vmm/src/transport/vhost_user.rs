@@ -309,3 +309,6 @@ impl VhostUserBackend for BackEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,7 +165,7 @@ impl Image {
     }
 
     fn write_zero_bytes(&self, range: Range) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let mut offset = range.offset;
         let mut left = range.length;
         while left > 0 {

@@ -103,3 +103,45 @@ impl VirtioDevice for Console {
 
     fn reset(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::devices::test_driver::{RINGS, Ring, call, memory};
+
+    #[test]
+    fn what_the_guest_prints_is_in_the_log_and_a_panic_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("console.log");
+        let mut console = Console::new(&log).unwrap();
+        let report = console.panic_report();
+        let memory = memory();
+        let mut receive = Ring::new(&memory, 0);
+        let mut transmit = Ring::new(&memory, RINGS);
+        let mut queues = [receive.queue(), transmit.queue()];
+        receive.offer(&[(0x20000, 4096, true)]);
+        let text = b"hello\nKernel panic - not syncing: it hurts\n";
+        memory.write_slice(text, GuestAddress(0x10000)).unwrap();
+        transmit.offer(&[
+            (0x10000, 10, false),
+            (0x1000a, text.len() as u32 - 10, false),
+        ]);
+        // One longer than is looked at.
+        transmit.offer(&[(0x40_0000, 1 << 20, false)]);
+        for index in 0..2 {
+            call(&mut console, &mut queues, &memory, |console, queues| {
+                console.process_queue(index, queues);
+            });
+        }
+        assert_eq!(transmit.take_used(), Some((0, 0)));
+        assert_eq!(transmit.take_used(), Some((2, 0)));
+        assert_eq!(receive.take_used(), None);
+        let logged = std::fs::read(&log).unwrap();
+        assert!(logged.starts_with(text));
+        assert_eq!(logged.len(), text.len() + MAX_CHAIN);
+        assert!(report.panicked());
+        assert_eq!(report.lines()[0], "Kernel panic - not syncing: it hurts");
+    }
+}

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::devices::Buffers;
 
-/// The most connections, those that are being opened included.
+/// The most connections. Each takes a file descriptor of the process.
 pub(super) const MAX_CONNECTIONS: usize = 1024;
 
 /// What the guest may have on its way to the host, in bytes, in each of the first
@@ -61,6 +61,8 @@ const FIRST_ID: u64 = 2;
 
 pub(super) struct Connections {
     cid: u64,
+    /// The most connections, those that are being opened included.
+    pub(super) limit: usize,
     epoll: OwnedFd,
     listener: Listener,
     /// The listener may have more.
@@ -75,7 +77,7 @@ pub(super) struct Connections {
     next_id: u64,
     next_port: u32,
     handshakes: HashMap<u64, Pending<Handshake>>,
-    connections: HashMap<u64, Pending<Connection>>,
+    open: HashMap<u64, Pending<Connection>>,
     ids: HashMap<Ports, u64>,
     /// In line to send to the guest.
     line: VecDeque<u64>,
@@ -100,6 +102,7 @@ impl Connections {
         epoll::add(&epoll, &timer, token(TIMER), edge)?;
         Ok(Self {
             cid: cid.into(),
+            limit: MAX_CONNECTIONS,
             epoll,
             listener,
             accepting: true,
@@ -110,7 +113,7 @@ impl Connections {
             next_id: FIRST_ID,
             next_port: FIRST_HOST_PORT,
             handshakes: HashMap::new(),
-            connections: HashMap::new(),
+            open: HashMap::new(),
             ids: HashMap::new(),
             line: VecDeque::new(),
             resets: VecDeque::new(),
@@ -125,7 +128,7 @@ impl Connections {
     /// Forgets all connections; hosts see them close.
     pub(super) fn reset(&mut self) {
         self.handshakes.clear();
-        self.connections.clear();
+        self.open.clear();
         self.ids.clear();
         self.line.clear();
         self.resets.clear();
@@ -150,7 +153,7 @@ impl Connections {
         }
         while let Some(id) = self.line.pop_front() {
             // It may have closed while it was in line.
-            let Some(Pending { it, .. }) = self.connections.get_mut(&id) else {
+            let Some(Pending { it, .. }) = self.open.get_mut(&id) else {
                 continue;
             };
             it.queued = false;
@@ -185,7 +188,7 @@ impl Connections {
             }
             return;
         };
-        let verdict = match self.connections.get_mut(&id) {
+        let verdict = match self.open.get_mut(&id) {
             Some(connection) => connection.it.receive(header, &mut payload),
             None => Verdict::Close,
         };
@@ -215,7 +218,7 @@ impl Connections {
     }
 
     fn open_from_guest(&mut self, ports: Ports, request: &Header) {
-        if self.count() >= MAX_CONNECTIONS {
+        if self.count() >= self.limit {
             self.refuse(request);
             return;
         }
@@ -275,7 +278,7 @@ impl Connections {
     }
 
     fn socket_event(&mut self, id: u64, event: SocketEvent) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.open.get_mut(&id) {
             let verdict = connection.it.socket_event(event);
             self.after(id, verdict);
         } else if self.handshakes.contains_key(&id) {
@@ -284,7 +287,7 @@ impl Connections {
     }
 
     fn accept(&mut self) {
-        while self.accepting && self.count() < MAX_CONNECTIONS {
+        while self.accepting && self.count() < self.limit {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match accept_with(self.listener.socket(), flags) {
                 Ok(socket) => {
@@ -357,11 +360,11 @@ impl Connections {
     }
 
     fn count(&self) -> usize {
-        self.connections.len() + self.handshakes.len()
+        self.open.len() + self.handshakes.len()
     }
 
     fn window(&self) -> u32 {
-        if self.connections.len() < WIDE_CONNECTIONS {
+        if self.open.len() < WIDE_CONNECTIONS {
             WIDE_WINDOW
         } else {
             NARROW_WINDOW
@@ -393,7 +396,7 @@ impl Connections {
         }
         self.ids.insert(connection.ports(), id);
         let it = connection;
-        self.connections.insert(id, Pending { it, deadline });
+        self.open.insert(id, Pending { it, deadline });
         self.line_up(id);
     }
 
@@ -401,7 +404,7 @@ impl Connections {
     fn after(&mut self, id: u64, verdict: Verdict) {
         match verdict {
             Verdict::Keep => {
-                if let Some(connection) = self.connections.get_mut(&id)
+                if let Some(connection) = self.open.get_mut(&id)
                     && !connection.it.is_opening()
                 {
                     let deadline = connection.deadline.take();
@@ -417,7 +420,7 @@ impl Connections {
     /// Puts a connection into the line when it has something for the guest and is not
     /// in it yet.
     fn line_up(&mut self, id: u64) {
-        if let Some(Pending { it, .. }) = self.connections.get_mut(&id)
+        if let Some(Pending { it, .. }) = self.open.get_mut(&id)
             && !it.queued
             && it.has_packets()
         {
@@ -427,7 +430,7 @@ impl Connections {
     }
 
     fn close_with_reset(&mut self, id: u64) {
-        if let Some(Pending { it, .. }) = self.connections.get(&id)
+        if let Some(Pending { it, .. }) = self.open.get(&id)
             && it.known_to_guest()
         {
             let ports = it.ports();
@@ -448,7 +451,7 @@ impl Connections {
     }
 
     fn close(&mut self, id: u64) {
-        if let Some(Pending { it, deadline }) = self.connections.remove(&id) {
+        if let Some(Pending { it, deadline }) = self.open.remove(&id) {
             self.forget_deadline(id, deadline);
             if self.ids.get(&it.ports()) == Some(&id) {
                 self.ids.remove(&it.ports());
@@ -518,11 +521,7 @@ impl Connections {
 impl Connections {
     /// Bytes of the guest that are kept for hosts, in all and in the fullest.
     pub(super) fn buffered(&self) -> (usize, usize) {
-        let each = || {
-            self.connections
-                .values()
-                .map(|pending| pending.it.buffered())
-        };
+        let each = || self.open.values().map(|pending| pending.it.buffered());
         (each().sum(), each().max().unwrap_or(0))
     }
 
