@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cache::{self, Key, Places};
 use crate::kernel::{self, Arch};
@@ -15,6 +15,7 @@ use crate::{initramfs, rust};
 pub(crate) fn build(places: &Places) -> Result<PathBuf> {
     let kernel = kernel::build(places, Arch::X86_64)?;
     let initial_root = initramfs::build(places)?;
+    let starter = starter_image(places)?;
 
     let mut sums = String::new();
     let mut sum = |name: &str, path: &Path| -> Result<()> {
@@ -24,6 +25,7 @@ pub(crate) fn build(places: &Places) -> Result<PathBuf> {
     };
     sum("vmlinux", &kernel)?;
     sum("initramfs.cpio", &initial_root)?;
+    sum("starter-image.tar", &starter)?;
 
     let directory = &places.assets;
     cache::copy(
@@ -34,6 +36,7 @@ pub(crate) fn build(places: &Places) -> Result<PathBuf> {
         &compressed(places, &initial_root)?,
         &directory.join("initramfs.cpio.zst"),
     )?;
+    cache::copy(&starter, &directory.join("starter-image.tar"))?;
     if !fs::read_to_string(directory.join("SHA256SUMS")).is_ok_and(|present| present == sums) {
         cache::write(&directory.join("SHA256SUMS"), sums.as_bytes())?;
     }
@@ -49,4 +52,18 @@ fn compressed(places: &Places, file: &Path) -> Result<PathBuf> {
         initramfs::compress(file, &work.join("zst"))
     })?;
     Ok(entry.join("zst"))
+}
+
+/// The starter image as a tar of an OCI image layout.
+fn starter_image(places: &Places) -> Result<PathBuf> {
+    let program = rust::starter_program(places)?;
+    let program =
+        fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    // OCI's name of the architecture.
+    let image = starter_image::image(&program, "amd64")?;
+    let path = rust::guest_directory(places).join("starter-image.tar");
+    if !fs::read(&path).is_ok_and(|present| present == image) {
+        cache::write(&path, &image)?;
+    }
+    Ok(path)
 }

@@ -11,7 +11,7 @@ use crate::{process, rust};
 /// Which benches.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Names of benches; all when none is named (`list` names them)
+    /// Names of benches; all when none is named (size, boot, idle, container, run)
     pub(crate) names: Vec<String>,
 }
 
@@ -23,11 +23,13 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         rust::release(places, "benches").display().to_string(),
         "--dctl".to_owned(),
         rust::release(places, "dctl").display().to_string(),
+        "--agent".to_owned(),
+        rust::agent(places)?.display().to_string(),
         "--guest".to_owned(),
         rust::guest_directory(places).display().to_string(),
     ];
     command.extend(options.names.iter().cloned());
-    lab::run(
+    let status = lab::run(
         places,
         &lab::Options {
             memory: 6144,
@@ -35,7 +37,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
             seconds: 3600,
             output: None,
             unprivileged: false,
+            environment: Vec::new(),
             command,
         },
-    )
+    )?;
+    Ok(ExitCode::from(status))
 }

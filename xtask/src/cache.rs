@@ -2,7 +2,7 @@
 //!
 //! A cache entry is a directory named by the hash of everything it was made
 //! from. It is made in a temporary directory beside it and renamed, so an entry
-//! that exists is whole, and two builds at once do not disturb each other.
+//! that exists is whole; of two builds at once, one waits for the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,22 +68,22 @@ impl Places {
             return Ok(entry);
         }
         fs::create_dir_all(&kind).with_context(|| format!("cannot make {}", kind.display()))?;
+        // Two builds at once: the second waits for the first's entry. The lock ends with us.
+        let lock = fs::File::create(kind.join(format!(".lock-{}", key.hex())))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        if entry.is_dir() {
+            return Ok(entry);
+        }
         let work = tempfile::Builder::new()
             .prefix(".making-")
             .tempdir_in(&kind)
             .with_context(|| format!("cannot write in {}", kind.display()))?;
         make(work.path())?;
-        // TempDir makes the directory private; an entry is as readable as other files.
         let work = work.keep();
-        match fs::rename(&work, &entry) {
-            Ok(()) => Ok(entry),
-            Err(_) if entry.is_dir() => {
-                // Somebody else was faster; both made the same.
-                fs::remove_dir_all(&work)?;
-                Ok(entry)
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot make {}", entry.display())),
-        }
+        // An entry may be used by users other than the one that made it.
+        fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        fs::rename(&work, &entry).with_context(|| format!("cannot make {}", entry.display()))?;
+        Ok(entry)
     }
 }
 
@@ -183,10 +183,10 @@ mod tests {
             .entry("kind", &key, |_| anyhow::bail!("made twice"))
             .unwrap();
         assert_eq!(again, entry);
-        assert_eq!(
-            fs::read_dir(directory.path().join("kind")).unwrap().count(),
-            1
-        );
+        let entries = fs::read_dir(directory.path().join("kind")).unwrap();
+        let names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
+        let temporary = |name: &std::ffi::OsString| name.to_string_lossy().starts_with(".making-");
+        assert!(!names.iter().any(temporary), "{names:?}");
     }
 
     #[test]

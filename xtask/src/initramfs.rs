@@ -14,9 +14,10 @@ use crate::cache::{self, Key, Places};
 use crate::cpio::Archive;
 use crate::{process, rust};
 
-/// The seed's length: one block group. What ext4 fixes when it is made (inodes
-/// of each group, the journal) is sized for the disk that it grows to.
-const SEED_BYTES: u64 = 128 << 20;
+/// The seed's length: two block groups, so that the journal fits. What ext4 fixes
+/// when it is made (inodes of each group, the journal) is sized for the disk that
+/// it grows to; the seed is nearly all zeros.
+const SEED_BYTES: u64 = 256 << 20;
 
 /// The journal never grows, so it is as large as that of a disk of tens of GiB.
 const JOURNAL_MIB: u32 = 64;
@@ -77,6 +78,8 @@ fn seed(places: &Places) -> Result<PathBuf> {
         "4096",
         "-I",
         "256",
+        "-i",
+        "16384",
         "-O",
         "64bit,metadata_csum,extent,flex_bg,dir_index,large_dir,^orphan_file",
         // Nothing kept back for root: in the guest, everybody is.

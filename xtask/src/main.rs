@@ -106,7 +106,7 @@ fn run(task: Task) -> Result<ExitCode> {
             let dctl = rust::dctl(&places)?;
             return Err(process::replace(&dctl, &arguments));
         }
-        Task::Lab(options) => return lab::run(&places, &options),
+        Task::Lab(options) => return Ok(ExitCode::from(lab::run(&places, &options)?)),
         Task::Test(options) => {
             setup::run(&places)?;
             return test::run(&places, &options);

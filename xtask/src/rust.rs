@@ -32,6 +32,11 @@ pub(crate) fn agent(places: &Places) -> Result<PathBuf> {
     guest_program(places, "guest-agent", "dctl-agent")
 }
 
+/// The program in the starter image.
+pub(crate) fn starter_program(places: &Places) -> Result<PathBuf> {
+    guest_program(places, "starter-image", "hello")
+}
+
 /// `dctl` as users get it, with everything that it embeds.
 pub(crate) fn dctl(places: &Places) -> Result<PathBuf> {
     assets::build(places)?;

@@ -1,15 +1,16 @@
 //! `cargo xtask test`: what CI runs, in the order that finds faults soonest.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::cache::{Key, Places};
 use crate::fuzz;
 use crate::kernel::{self, Arch};
-use crate::{lab, process, rust};
+use crate::{assets, lab, process, rust};
 
 /// Which stages.
 #[derive(clap::Args)]
@@ -133,6 +134,8 @@ fn dependencies(places: &Places) -> Result<()> {
 }
 
 fn unit(places: &Places) -> Result<()> {
+    // Tests of machines boot the guest that is embedded.
+    assets::build(places)?;
     let packages = ["--workspace", "--exclude", "tests"];
     if process::find("cargo-nextest").is_some() {
         process::run(
@@ -147,15 +150,73 @@ fn unit(places: &Places) -> Result<()> {
 
 fn end_to_end(places: &Places) -> Result<()> {
     let dctl = rust::dctl(places)?;
-    process::run(
-        rust::cargo(places)
-            .env("DCTL_BIN", dctl)
-            .args(["test", "--package", "tests"]),
-    )
+    process::run(rust::cargo(places).env("DCTL_BIN", dctl).args([
+        "test",
+        "--package",
+        "tests",
+        "--no-fail-fast",
+    ]))
 }
 
+/// The tests that boot machines, with a real KVM and without privilege.
 fn in_lab(places: &Places) -> Result<()> {
     let dctl = rust::dctl(places)?;
-    let _ = (dctl, lab::run);
+    let cache = places.cache.parent().context("the cache has a parent")?;
+    for package in ["dctl-machine", "tests"] {
+        for executable in test_executables(places, package)? {
+            println!("in the lab: {}", executable.display());
+            let options = lab::Options {
+                memory: 6144,
+                cpus: 2,
+                seconds: 1800,
+                output: None,
+                unprivileged: true,
+                environment: vec![
+                    ("DCTL_BIN", dctl.display().to_string()),
+                    // Images that the tests made outside.
+                    ("XDG_CACHE_HOME", cache.display().to_string()),
+                ],
+                command: vec![executable.display().to_string()],
+            };
+            if lab::run(places, &options)? != 0 {
+                bail!("{} failed in the lab", executable.display());
+            }
+        }
+    }
     Ok(())
+}
+
+/// The programs that a package's integration tests are.
+fn test_executables(places: &Places, package: &str) -> Result<Vec<PathBuf>> {
+    let messages = process::output(rust::cargo(places).args([
+        "test",
+        "--package",
+        package,
+        "--test",
+        "*",
+        "--no-run",
+        "--quiet",
+        "--message-format",
+        "json",
+    ]))?;
+    Ok(messages.lines().filter_map(executable).collect())
+}
+
+/// The program in one of cargo's messages, if it is about one.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    message["executable"].as_str().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_messages() {
+        let found = executable(r#"{"reason":"compiler-artifact","executable":"/t/a-1"}"#);
+        assert_eq!(found, Some(PathBuf::from("/t/a-1")));
+        assert_eq!(executable(r#"{"executable":null}"#), None);
+        assert_eq!(executable("not json"), None);
+    }
 }

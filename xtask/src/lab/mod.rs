@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Run as a user without privilege who is in the group kvm
     #[arg(long)]
     pub(crate) unprivileged: bool,
+    /// Variables for the command besides those that everything in the lab gets
+    #[arg(skip)]
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// The command
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
@@ -66,8 +69,8 @@ const ENVIRONMENT: [&str; 8] = [
     "XDG_CACHE_HOME",
 ];
 
-/// Runs a command in the lab.
-pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
+/// Runs a command in the lab and returns its exit status.
+pub(crate) fn run(places: &Places, options: &Options) -> Result<u8> {
     let kernel = kernel::find(places)?;
     let work = tempfile::Builder::new().prefix("dctl-lab.").tempdir()?;
     let initial_root = work.path().join("initramfs.cpio");
@@ -114,10 +117,10 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     let Ok(answer) = answer else {
         eprintln!("lab: the command did not end in {} s", options.seconds);
-        return Ok(ExitCode::from(TIMED_OUT));
+        return Ok(TIMED_OUT);
     };
     if let Ok(status) = answer.trim().parse::<u8>() {
-        return Ok(ExitCode::from(status));
+        return Ok(status);
     }
     eprintln!("lab: the machine stopped before the command ended; its last messages:");
     let messages = fs::read(&console).unwrap_or_default();
@@ -126,7 +129,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     for line in &lines[lines.len().saturating_sub(30)..] {
         eprintln!("  {line}");
     }
-    Ok(ExitCode::from(LAB_FAILED))
+    Ok(LAB_FAILED)
 }
 
 fn forward(mut from: UnixStream, mut to: impl Write) {
@@ -307,6 +310,9 @@ fn job(places: &Places, options: &Options) -> Result<String> {
         {
             write!(script, " {name}={}", quote(&value)?)?;
         }
+    }
+    for (name, value) in &options.environment {
+        write!(script, " {name}={}", quote(value)?)?;
     }
     let mut command = format!(
         "cd {} || exit; exec {user}",

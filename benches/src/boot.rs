@@ -1,0 +1,58 @@
+//! From the monitor's start to the agent's call, and what it took.
+
+use anyhow::{Context, Result};
+
+use crate::Options;
+use crate::statistics::{compare, median};
+use crate::vm::{self, MEMORY_MIB, Machine, Monitor};
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let formatted = vm::formatted_disk(options, folder.path())?;
+    let disk = folder.path().join("disk.raw");
+    let mut measured = [Measured::default(), Measured::default()];
+    // In turns, so that what else the machine does meets both alike.
+    for _ in 0..options.rounds {
+        for (index, monitor) in [Monitor::Ours, Monitor::Qemu].into_iter().enumerate() {
+            vm::copy_disk(&formatted, &disk)?;
+            let machine = Machine::start(options, monitor, 1, folder.path(), &disk)?;
+            let (guest, monitor) = vm::resident(machine.process())?;
+            let measured = &mut measured[index];
+            measured.times.push(machine.ready_after.as_secs_f64() * 1e3);
+            measured.exits.push(machine.exits as f64);
+            measured.guest.push(guest as f64 / 1024.0);
+            measured.monitor.push(monitor as f64 / 1024.0);
+        }
+    }
+    let [ours, qemu] = &measured;
+    let middle = |values: &[f64]| median(values).context("nothing was measured");
+    let (time, time_qemu) = (middle(&ours.times)?, middle(&qemu.times)?);
+    compare("start to agent ready", time, "QEMU", time_qemu, "ms", 0.4);
+    let (exits, exits_qemu) = (middle(&ours.exits)?, middle(&qemu.exits)?);
+    compare(
+        "VM exits until then",
+        exits,
+        "QEMU",
+        exits_qemu,
+        "exits",
+        0.5,
+    );
+    println!(
+        "  monitor's own memory: {:.1} MiB (at most 8), QEMU {:.1} MiB",
+        middle(&ours.monitor)?,
+        middle(&qemu.monitor)?
+    );
+    println!(
+        "  guest memory in use when ready: {:.0} MiB of {MEMORY_MIB}",
+        middle(&ours.guest)?
+    );
+    Ok(())
+}
+
+#[derive(Default)]
+struct Measured {
+    times: Vec<f64>,
+    exits: Vec<f64>,
+    guest: Vec<f64>,
+    monitor: Vec<f64>,
+}

@@ -1,0 +1,90 @@
+//! Benches: what dctl costs, beside a peer that does the same, in one run.
+//!
+//! `cargo xtask bench` runs this program in the lab, as root. What it prints are
+//! ratios, with the figures that they come from; times by themselves say nothing
+//! on a software processor. Nothing here is installed on a user's machine.
+
+mod boot;
+mod container;
+mod idle;
+mod run;
+mod size;
+mod statistics;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "Measures dctl beside its peers; run in the lab")]
+struct Options {
+    /// dctl, built for use
+    #[arg(long)]
+    dctl: PathBuf,
+    /// The agent, static
+    #[arg(long)]
+    agent: PathBuf,
+    /// Where vmlinux and initramfs.cpio are
+    #[arg(long)]
+    guest: PathBuf,
+    /// How often each measurement is taken; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Benches; all when none is named
+    names: Vec<String>,
+}
+
+type Bench = fn(&Options) -> Result<()>;
+
+const BENCHES: [(&str, &str, Bench); 5] = [
+    (
+        "size",
+        "the installed program, and what is in it",
+        size::run,
+    ),
+    (
+        "boot",
+        "monitor's start to agent ready, beside QEMU's microvm on KVM",
+        boot::run,
+    ),
+    ("idle", "VM exits a second of a machine at rest", idle::run),
+    (
+        "container",
+        "the agent's create and start, beside `crun run`",
+        container::run,
+    ),
+    (
+        "run",
+        "a warm `dctl run --rm`, and where the time goes",
+        run::run,
+    ),
+];
+
+fn main() -> ExitCode {
+    match measure(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Result<()> {
+    for name in &options.names {
+        if !BENCHES.iter().any(|(known, ..)| known == name) {
+            let known: Vec<_> = BENCHES.iter().map(|(name, ..)| *name).collect();
+            bail!("no bench {name}; there are {}", known.join(", "));
+        }
+    }
+    for (name, description, bench) in BENCHES {
+        if options.names.is_empty() || options.names.iter().any(|it| it == name) {
+            println!("\n{name}: {description}");
+            bench(options)?;
+        }
+    }
+    Ok(())
+}
