@@ -12,7 +12,7 @@ use crate::agent::Agent;
 /// How often it is looked whether the host has slept.
 const LOOK: Duration = Duration::from_secs(10);
 /// How often the clock is set without a reason.
-const REFRESH: Duration = Duration::from_secs(600);
+const REFRESH: Duration = Duration::from_mins(10);
 /// From when on a sleep counts.
 const SLEPT: Duration = Duration::from_secs(1);
 

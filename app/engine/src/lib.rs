@@ -104,13 +104,17 @@ impl EngineError {
 /// [`EngineError::AlreadyRunning`] when another engine has the lock, and whatever
 /// keeps it from listening.
 pub fn run(options: Options) -> Result<(), EngineError> {
-    let paths = &options.paths;
+    let Options {
+        paths,
+        machine,
+        ready_fd,
+    } = options;
     paths.create()?;
-    let instance = Instance::acquire(paths)?;
+    let instance = Instance::acquire(&paths)?;
     let log_path = paths.engine_log();
     log::start(&log_path).map_err(|source| EngineError::io("open", &log_path, source))?;
-    let ready = options.ready_fd.map(ReadyNotice::inherited).transpose()?;
-    let machine = Machine::open(paths, &options.machine)?;
+    let ready = ready_fd.map(ReadyNotice::inherited).transpose()?;
+    let machine = Machine::open(&paths, &machine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()

@@ -1,5 +1,7 @@
 //! `GET /containers/json`: the list, its filters, and the words of its columns.
 
+use std::collections::HashMap;
+
 use axum::{Json, extract::State};
 use guest_protocol::{
     container::{Container, Status},
@@ -167,7 +169,7 @@ impl<'a> Selection<'a> {
             && (filters.get("ancestor").is_empty() || self.ancestors.contains(&container.image_id))
             && self.created_before.is_none_or(|time| container.created < time)
             && self.created_after.is_none_or(|time| container.created > time)
-            && filters.labels(config.labels.as_ref().unwrap_or(&Default::default()))
+            && filters.labels(config.labels.as_ref().unwrap_or(&HashMap::new()))
             && filters.exact("network", network)
             && filters.exact("health", "none")
             && filters.exact("is-task", "false")
@@ -213,7 +215,7 @@ fn summary(container: &Container, now: i64, with_size: bool) -> ContainerSummary
             annotations: container.host_config.annotations.clone(),
         }),
         network_settings: Some(ContainerSummaryNetworkSettings {
-            networks: Some(std::collections::HashMap::new()),
+            networks: Some(HashMap::new()),
         }),
         mounts: Some(container.mounts.clone()),
         ..Default::default()
@@ -240,7 +242,9 @@ fn command_line(container: &Container) -> String {
     for argument in &container.args {
         line.push(' ');
         if argument.contains(' ') {
-            line.push_str(&format!("'{argument}'"));
+            line.push('\'');
+            line.push_str(argument);
+            line.push('\'');
         } else {
             line.push_str(argument);
         }

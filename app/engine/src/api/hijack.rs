@@ -65,38 +65,33 @@ impl Hijack {
         guest: UnixStream,
         content_type: HeaderValue,
     ) -> Response {
-        match self.upgrade {
-            Some(upgrade) => {
-                tokio::spawn(async move {
-                    if let Err(error) = take_over(upgrade, guest).await {
-                        tracing::info!(%error, "a stream ended early");
-                    }
-                });
-                upgraded(content_type)
+        let Some(upgrade) = self.upgrade else {
+            let (output, guest) = guest.into_split();
+            tokio::spawn(forward_body(input, guest));
+            return ([(CONTENT_TYPE, content_type)], stream_body(output)).into_response();
+        };
+        tokio::spawn(async move {
+            if let Err(error) = take_over(upgrade, guest).await {
+                tracing::info!(%error, "a stream ended early");
             }
-            None => {
-                let (output, guest) = guest.into_split();
-                tokio::spawn(forward_body(input, guest));
-                ([(CONTENT_TYPE, content_type)], stream_body(output)).into_response()
-            }
-        }
+        });
+        upgraded(content_type)
     }
 
     /// Answers with a stream that holds `text` and nothing else.
     pub(super) fn join_text(self, text: Bytes, content_type: HeaderValue) -> Response {
-        match self.upgrade {
-            Some(upgrade) => {
-                tokio::spawn(async move {
-                    if let Ok((mut client, _)) = client_of(upgrade).await {
-                        let _ = client.write_all(&text).await;
-                        let _ = client.shutdown().await;
-                        drain(&mut client).await;
-                    }
-                });
-                upgraded(content_type)
+        let Some(upgrade) = self.upgrade else {
+            return ([(CONTENT_TYPE, content_type)], text).into_response();
+        };
+        tokio::spawn(async move {
+            if let Ok((mut client, _)) = client_of(upgrade).await {
+                // A client that is gone misses the text; there is nobody to tell.
+                let _ = client.write_all(&text).await;
+                let _ = client.shutdown().await;
+                let _ = tokio::time::timeout(LINGER, drain(&mut client)).await;
             }
-            None => ([(CONTENT_TYPE, content_type)], text).into_response(),
-        }
+        });
+        upgraded(content_type)
     }
 }
 

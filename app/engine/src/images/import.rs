@@ -183,7 +183,7 @@ async fn transfer(
     // is full.
     let answer = frame::read::<_, frame::Reply<LayerImported>>(&mut reply);
     tokio::pin!(answer);
-    let send = async {
+    let sending = async {
         let mut bar = progress.bar(&id, "Downloading", total);
         let mut sent = 0;
         while let Some(piece) = bytes.next().await? {
@@ -200,7 +200,7 @@ async fn transfer(
     let answer = tokio::select! {
         biased;
         answer = &mut answer => answer,
-        sent = send => match sent {
+        result = sending => match result {
             Ok(()) => answer.await,
             // The write failed because the agent has hung up: it says why.
             Err(ImportError::Agent(CallError::Connection { method, source })) => {

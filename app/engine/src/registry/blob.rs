@@ -104,16 +104,12 @@ impl Blob {
                     self.backoff.progress();
                     return Ok(Some(piece));
                 }
-                Ok(None) if self.received == self.size => {
+                // When everything came, how the connection ended does not matter.
+                Ok(None) | Err(_) if self.received == self.size => {
                     self.response = None;
                     return Ok(None);
                 }
                 Ok(None) => self.interrupted("unexpected EOF".to_owned()).await?,
-                // Everything came; how the connection ended does not matter.
-                Err(_) if self.received == self.size => {
-                    self.response = None;
-                    return Ok(None);
-                }
                 Err(error) => self.interrupted(innermost(&error)).await?,
             }
         }

@@ -54,23 +54,17 @@ fn challenges(header: &str) -> Vec<(String, HashMap<String, String>)> {
             break;
         }
         let after = after.trim_start_matches([' ', '\t']);
-        match after.strip_prefix('=') {
-            Some(value) => {
-                let Some((value, after)) = take_value(value.trim_start_matches([' ', '\t'])) else {
-                    break;
-                };
-                let Some((_, parameters)) = list.last_mut() else {
-                    break;
-                };
-                parameters.insert(word.to_ascii_lowercase(), value);
-                rest = after;
-            }
-            None => {
-                list.push((word.to_owned(), HashMap::new()));
-                rest = after;
-            }
-        }
-        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let Some(value) = after.strip_prefix('=') else {
+            list.push((word.to_owned(), HashMap::new()));
+            rest = after.trim_start_matches([' ', '\t', ',']);
+            continue;
+        };
+        let value = take_value(value.trim_start_matches([' ', '\t']));
+        let (Some((value, after)), Some((_, parameters))) = (value, list.last_mut()) else {
+            break;
+        };
+        parameters.insert(word.to_ascii_lowercase(), value);
+        rest = after.trim_start_matches([' ', '\t', ',']);
     }
     list
 }

@@ -32,7 +32,7 @@ const MAX_MESSAGE: u64 = 64 * 1024;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a registry may send nothing.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 /// Where Docker Hub serves its API.
@@ -362,8 +362,8 @@ impl Client {
         let unsupported =
             |reason: String| RegistryError::Unsupported(format!("token server {realm}: {reason}"));
         let mut url = Url::parse(realm).map_err(|error| unsupported(error.to_string()))?;
-        let encrypted = url.scheme() == "https";
-        if !encrypted && !(self.shared.base.scheme() == "http" && url.scheme() == "http") {
+        let local = self.shared.base.scheme() == "http";
+        if !(url.scheme() == "https" || (local && url.scheme() == "http")) {
             return Err(unsupported("it is not reached by https".to_owned()));
         }
         let default_scope = format!("repository:{}:pull", self.shared.reference.path());

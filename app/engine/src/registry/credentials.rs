@@ -15,7 +15,7 @@ use super::RegistryError;
 /// The key of Docker Hub's credentials.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// How long a credential helper may take: it may ask the user to unlock a key ring.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
+const HELPER_TIMEOUT: Duration = Duration::from_mins(1);
 /// The most that is read of a configuration or from a helper, in bytes.
 const MAX_CONFIGURATION: u64 = 1024 * 1024;
 

@@ -112,18 +112,18 @@ async fn a_layer_that_is_longer_than_promised_is_refused() {
 async fn a_broken_download_goes_on_where_it_broke() {
     for ranges in [true, false] {
         let image = TestImage::new(&[&noise(400_000)]);
-        let (is_layer, served) = (is_layer(&image), image.clone());
+        let (is_layer, offered) = (is_layer(&image), image.clone());
         let server = RegistryServer::with_image(image, move |head, before| {
             if !is_layer(head) {
                 return None;
             }
             match before {
-                0 => Some(Reply::CutOff(served.layers[0].clone(), 100_000)),
+                0 => Some(Reply::CutOff(offered.layers[0].clone(), 100_000)),
                 1 => Some(Reply::error(503, "UNAVAILABLE", "in a moment")),
                 _ if ranges => None,
                 _ => Some(Reply::ok(
                     "application/octet-stream",
-                    served.layers[0].clone(),
+                    offered.layers[0].clone(),
                 )),
             }
         })
@@ -144,11 +144,11 @@ async fn a_broken_download_goes_on_where_it_broke() {
 #[tokio::test]
 async fn a_layer_that_stays_truncated_is_an_error() {
     let image = TestImage::new(&[&noise(50_000)]);
-    let (is_layer, served) = (is_layer(&image), image.clone());
+    let (is_layer, offered) = (is_layer(&image), image.clone());
     let server = RegistryServer::with_image(image, move |head, _| {
         is_layer(head).then(|| {
             // Without ranges, so that no attempt gets any further.
-            Reply::CutOff(served.layers[0].clone(), 1_000)
+            Reply::CutOff(offered.layers[0].clone(), 1_000)
         })
     })
     .await;
@@ -298,10 +298,10 @@ async fn a_token_is_fetched_where_the_registry_says() {
 #[tokio::test]
 async fn the_platform_chooses_in_an_index() {
     let image = TestImage::new(&[b"content"]);
-    let served = image.clone();
+    let offered = image.clone();
     let server = RegistryServer::start(move |head, _| {
         if !head.path.ends_with("/manifests/latest") {
-            return serve_image(&served, head);
+            return serve_image(&offered, head);
         }
         let entry = |architecture: &str, digest: String, size: usize| {
             json!({
@@ -315,7 +315,7 @@ async fn the_platform_chooses_in_an_index() {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [
                 entry("s390x", digest(b"other"), 5),
-                entry(std::env::consts::ARCH, digest(&served.manifest), served.manifest.len()),
+                entry(std::env::consts::ARCH, digest(&offered.manifest), offered.manifest.len()),
             ],
         });
         Reply::ok("application/vnd.oci.image.index.v1+json", index.to_string())

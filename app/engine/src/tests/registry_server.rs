@@ -167,11 +167,13 @@ async fn serve(
     let mut out = stream.into_inner();
     match answer(&head, before) {
         Reply::Whole(status, headers, body) => {
-            let mut text = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n");
-            for (name, value) in headers {
-                text += &format!("{name}: {value}\r\n");
-            }
-            text += &format!("Content-Length: {}\r\n\r\n", body.len());
+            let length = ("Content-Length", body.len().to_string());
+            let fields: String = headers
+                .into_iter()
+                .chain([length])
+                .flat_map(|(name, value)| [name.to_owned(), ": ".into(), value, "\r\n".into()])
+                .collect();
+            let text = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n{fields}\r\n");
             out.write_all(text.as_bytes()).await?;
             out.write_all(&body).await?;
         }
@@ -190,7 +192,7 @@ async fn serve(
             out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n")
                 .await?;
             loop {
-                out.write_all(&[b' '; 65536]).await?;
+                out.write_all(&vec![b' '; 65536]).await?;
             }
         }
     }
