@@ -7,25 +7,26 @@ use dctl_vmm::{
     transport::mmio::MmioTransport,
 };
 use libfuzzer_sys::fuzz_target;
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Status values on the way to a running device.
 const STATUS: [u32; 8] = [0, 1, 3, 11, 15, 128, 64, 7];
 
 fuzz_target!(|input: &[u8]| {
-    let (memory, rest) = input.split_at(input.len().min(0x200));
-    let mut input = Input(rest);
+    let mut input = Input(input);
+    let memory = guest_memory(&[]);
     let device: Box<dyn VirtioDevice> = if input.number(1) & 1 == 0 {
         Box::new(Rng::new())
     } else {
         Box::new(Balloon::new().expect("there are file descriptors"))
     };
     let interrupt = EventFd::new(EFD_NONBLOCK).expect("there are file descriptors");
-    let transport = MmioTransport::new(device, guest_memory(memory), interrupt)
-        .expect("there are file descriptors");
+    let transport =
+        MmioTransport::new(device, memory.clone(), interrupt).expect("there are file descriptors");
     let set = |register: u64, value: u32| transport.write(register, &value.to_le_bytes());
     while !input.is_empty() {
-        match input.number(1) % 6 {
+        match input.number(1) % 7 {
             0 => {
                 let (offset, width) = (input.number(2), input.number(1) as usize % 9);
                 transport.read(offset, &mut vec![0; width]);
@@ -50,6 +51,14 @@ fuzz_target!(|input: &[u8]| {
                 set(0x90, 0x100);
                 set(0xa0, 0x140);
                 set(0x44, 1);
+            }
+            5 => {
+                // Into the rings.
+                let at = GuestAddress(input.number(2) % 0x400);
+                let length = input.number(1) as usize % 32;
+                memory
+                    .write_slice(input.bytes(length), at)
+                    .expect("it is memory");
             }
             _ => {
                 transport.process_queue(input.number(1) as usize % 5);

@@ -52,6 +52,9 @@ const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VENDOR: u32 = u32::from_le_bytes(*b"dctl");
 const DEVICE_VERSION: u32 = 2;
 
+/// How often the log tells that a device needs a reset.
+const MAX_FAILURES_TOLD: u32 = 8;
+
 /// Status bits that a driver may set (2.1).
 const DRIVER_STATUS: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE
     | VIRTIO_CONFIG_S_DRIVER
@@ -80,6 +83,8 @@ struct State {
     driver_features_select: u32,
     driver_features: u64,
     queue_select: u32,
+    /// How often it needed a reset and that was told.
+    failures: u32,
 }
 
 impl MmioTransport {
@@ -121,6 +126,7 @@ impl MmioTransport {
                 driver_features_select: 0,
                 driver_features: 0,
                 queue_select: 0,
+                failures: 0,
             }),
         }))
     }
@@ -288,7 +294,11 @@ impl MmioTransport {
             reasons |= VIRTIO_MMIO_INT_VRING;
         }
         if let Some(why) = outcome.failure {
-            tracing::warn!(device = ?state.device.device_type(), why, "a device needs a reset");
+            // A mad driver could fill the log.
+            if state.failures < MAX_FAILURES_TOLD {
+                state.failures += 1;
+                tracing::warn!(device = ?state.device.device_type(), why, "a device needs a reset");
+            }
             state.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
             reasons |= VIRTIO_MMIO_INT_CONFIG;
         }

@@ -239,7 +239,9 @@ impl VhostUserBackend for BackEnd {
         self.device().features() | TRANSPORT_FEATURES | PROTOCOL_FEATURES
     }
 
+    /// QEMU says this each time that a driver starts: what an earlier one left is void.
     fn acked_features(&self, features: u64) {
+        self.reset_device();
         let mut device = self.device();
         let features = features & device.features();
         device.acknowledge_features(features);

@@ -6,11 +6,12 @@
 
 use std::{
     io,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
     eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd},
@@ -21,6 +22,8 @@ use super::mmio::MmioTransport;
 /// A running thread.
 pub struct Worker {
     stop: EventFd,
+    /// The end of a pipe whose other end the thread has, and closes however it ends.
+    ended: OwnedFd,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -57,10 +60,12 @@ impl Worker {
             }
         }
 
+        let (ended, alive) = pipe_with(PipeFlags::CLOEXEC)?;
         let (started, has_started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                let _alive = alive;
                 let outcome = on_start();
                 let failed = outcome.is_err();
                 // The spawning thread waits for it.
@@ -72,12 +77,18 @@ impl Worker {
             })?;
         let worker = Self {
             stop,
+            ended,
             thread: Some(thread),
         };
         has_started
             .recv()
             .map_err(|_| io::Error::other("a device thread ended before it started"))??;
         Ok(worker)
+    }
+
+    /// Hangs up when the thread ends, for whatever reason.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
     }
 
     /// Whether the thread still runs. It ends by itself only on an error, which
@@ -154,5 +165,31 @@ fn run(epoll: &Epoll, sources: &[Source], transports: &[Arc<MmioTransport>]) -> 
                 Some(Source::Stop) | None => return Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn hung_up(ended: &OwnedFd, timeout: Timespec) -> bool {
+        let mut descriptors = [PollFd::new(ended, PollFlags::empty())];
+        poll(&mut descriptors, Some(&timeout)).unwrap();
+        descriptors[0].revents().contains(PollFlags::HUP)
+    }
+
+    #[test]
+    fn the_end_of_the_thread_can_be_waited_for() {
+        let worker = Worker::spawn("test", Vec::new(), || Ok(())).unwrap();
+        let ended = worker.ended().try_clone_to_owned().unwrap();
+        assert!(!hung_up(&ended, Timespec::default()));
+        worker.stop().unwrap();
+        let soon = Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        assert!(hung_up(&ended, soon));
     }
 }

@@ -43,6 +43,8 @@ pub struct Block {
     image: Image,
     id: String,
     features: u64,
+    /// The host failed the last request: it is said once, not for each.
+    failing: bool,
 }
 
 impl Block {
@@ -56,6 +58,7 @@ impl Block {
             image: Image::open(&config.path, config.read_only)?,
             id: id.to_string_lossy().into_owned(),
             features: 0,
+            failing: false,
         })
     }
 
@@ -128,8 +131,14 @@ impl VirtioDevice for Block {
         let write_through = !self.has(VIRTIO_BLK_F_FLUSH);
         while let Some(chain) = queues.pop(REQUEST_QUEUE) {
             let head = chain.head;
-            let written = request::execute(&self.image, &self.id, write_through, chain);
-            queues.add_used(REQUEST_QUEUE, head, written);
+            let done = request::execute(&self.image, &self.id, write_through, chain);
+            queues.add_used(REQUEST_QUEUE, head, done.written);
+            if let Some(error) = &done.failure
+                && !self.failing
+            {
+                tracing::error!(disk = self.id, %error, "the disk image fails");
+            }
+            self.failing = done.failure.is_some();
         }
     }
 

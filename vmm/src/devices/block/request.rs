@@ -32,9 +32,17 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Carries out the request in `chain`. Returns the bytes written to its writable
-/// part. A chain without room for a status is dropped.
-pub(super) fn execute(image: &Image, id: &str, write_through: bool, chain: Chain<'_>) -> u32 {
+/// What came of a request.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Bytes written to its writable part.
+    pub(super) written: u32,
+    /// How the host failed, if it did.
+    pub(super) failure: Option<io::Error>,
+}
+
+/// Carries out the request in `chain`. A chain without room for a status is dropped.
+pub(super) fn execute(image: &Image, id: &str, write_through: bool, chain: Chain<'_>) -> Done {
     let Chain {
         mut readable,
         mut writable,
@@ -42,23 +50,23 @@ pub(super) fn execute(image: &Image, id: &str, write_through: bool, chain: Chain
     } = chain;
     // The status is the last byte of what the device writes.
     let Some(data_length) = writable.len().checked_sub(1) else {
-        return 0;
+        return Done::default();
     };
     let mut status = writable.split_off(data_length);
     let result = carry_out(image, id, write_through, &mut readable, &mut writable);
     let written = data_length - writable.len();
-    let code = match result {
-        Ok(()) => VIRTIO_BLK_S_OK,
-        Err(Refusal::Unsupported) => VIRTIO_BLK_S_UNSUPP,
-        Err(Refusal::Invalid) => VIRTIO_BLK_S_IOERR,
-        Err(Refusal::Host(error)) => {
-            tracing::error!(disk = id, %error, "a disk image's input or output failed");
-            VIRTIO_BLK_S_IOERR
-        }
+    let (code, failure) = match result {
+        Ok(()) => (VIRTIO_BLK_S_OK, None),
+        Err(Refusal::Unsupported) => (VIRTIO_BLK_S_UNSUPP, None),
+        Err(Refusal::Invalid) => (VIRTIO_BLK_S_IOERR, None),
+        Err(Refusal::Host(error)) => (VIRTIO_BLK_S_IOERR, Some(error)),
     };
     status.write(&[code as u8]);
     // The status is at the end: with it, all is written as far as the driver cares.
-    u32::try_from(written + 1).unwrap_or(u32::MAX)
+    Done {
+        written: u32::try_from(written + 1).unwrap_or(u32::MAX),
+        failure,
+    }
 }
 
 fn carry_out(

@@ -69,6 +69,8 @@ pub(super) struct Connections {
     accepting: bool,
     /// The host was out of file descriptors: it may have some when one is closed.
     accept_after_close: bool,
+    /// That has happened before: it was said.
+    accept_failed: bool,
     timer: OwnedFd,
     /// When the timer fires, if it does.
     armed: Option<Instant>,
@@ -107,6 +109,7 @@ impl Connections {
             listener,
             accepting: true,
             accept_after_close: false,
+            accept_failed: false,
             timer,
             armed: None,
             deadlines: BTreeSet::new(),
@@ -292,7 +295,7 @@ impl Connections {
             match accept_with(self.listener.socket(), flags) {
                 Ok(socket) => {
                     if let Err(error) = self.begin_handshake(UnixStream::from(socket)) {
-                        tracing::error!(%error, "a vsock connection cannot be watched");
+                        tracing::debug!(%error, "a vsock connection cannot be watched");
                     }
                 }
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -300,7 +303,9 @@ impl Connections {
                 Err(error) => {
                     // Out of file descriptors or memory: again when a connection has
                     // closed, or the next one comes.
-                    tracing::error!(%error, "vsock connections cannot be accepted now");
+                    if !std::mem::replace(&mut self.accept_failed, true) {
+                        tracing::error!(%error, "vsock connections cannot be accepted");
+                    }
                     self.accepting = false;
                     self.accept_after_close = true;
                 }

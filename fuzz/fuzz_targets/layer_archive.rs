@@ -1,0 +1,55 @@
+//! A layer's archive, unpacked for real. Whatever it holds: no panic, no memory
+//! without bound, nothing outside its directory touched.
+//!
+//! Meant to run as root, who alone could do harm; for anybody else most entries
+//! end with the change of their owner.
+
+#![no_main]
+
+use std::{fs, io::Read};
+
+use libfuzzer_sys::fuzz_target;
+
+/// The agent is a program, not a library: its modules are taken as they are.
+#[path = "../../guest-agent/src/images"]
+#[allow(dead_code)]
+mod images {
+    pub mod overlay;
+    pub mod trash;
+    pub mod unpack;
+}
+
+/// Size of a tar's block.
+const BLOCK: usize = 512;
+
+fuzz_target!(|bytes: &[u8]| {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("layer")).expect("a directory");
+    fs::write(at("outside"), "precious").expect("a file");
+    let trash = images::trash::Trash::open(&at("trash")).expect("a trash");
+    let root = fs::File::open(at("layer")).expect("a directory").into();
+    // Ends after the input: endless zeros are no archive either.
+    let stream = with_check_sums(bytes);
+    let _ = images::unpack::unpack(stream.as_slice().take(1 << 20), root, &trash);
+    assert_eq!(fs::read(at("outside")).expect("the file"), b"precious");
+    let names = fs::read_dir(directory.path()).expect("a directory").count();
+    assert_eq!(names, 3, "something was made beside the layer");
+});
+
+/// `bytes` with the sums that its headers should have, or no input would get past
+/// the first one.
+fn with_check_sums(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut at = 0;
+    while let Some(block) = bytes.get_mut(at..at + BLOCK) {
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(block);
+        header.set_cksum();
+        block.copy_from_slice(header.as_bytes());
+        let size = header.entry_size().unwrap_or(0);
+        let content = usize::try_from(size).map_or(0, |size| size.min(bytes.len()));
+        at += BLOCK + content.next_multiple_of(BLOCK);
+    }
+    bytes
+}
