@@ -210,13 +210,14 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         },
         lifecycle,
         cpus,
+        workers,
         balloon: devices.balloon,
         button: PowerButton::new(config.vsock.socket.clone(), config.power_button_port),
         run_state: RunState::Running,
         deadline: None,
     };
     let ended = supervisor.run(&control, &signals);
-    stop(supervisor, workers)?;
+    stop(supervisor)?;
     let panic = devices.panic.lines().into_iter().next();
     ended
         .map(|ended| outcome(ended, panic))
@@ -253,9 +254,12 @@ fn take_lock(config: &VmConfig) -> Result<MachineLock, Failure> {
 }
 
 /// Stops virtual CPUs, then devices, whose last writes go to the disk.
-fn stop(supervisor: Supervisor, workers: Vec<Worker>) -> Result<(), Failure> {
+fn stop(supervisor: Supervisor) -> Result<(), Failure> {
     let Supervisor {
-        lifecycle, cpus, ..
+        lifecycle,
+        cpus,
+        workers,
+        ..
     } = supervisor;
     lifecycle.order_stop();
     cpus.kick();

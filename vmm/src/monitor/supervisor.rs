@@ -18,6 +18,7 @@ use super::signals::TerminationSignals;
 use crate::control::{Answer, Request, RunState, State};
 use crate::devices::balloon::BalloonHandle;
 use crate::kvm::vcpu::End;
+use crate::transport::worker::Worker;
 
 /// A virtual CPU leaves the guest in microseconds; a host that is out of breath
 /// may take longer.
@@ -47,6 +48,7 @@ pub(super) struct Supervisor {
     pub(super) facts: Facts,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) cpus: Cpus,
+    pub(super) workers: Vec<Worker>,
     pub(super) balloon: BalloonHandle,
     pub(super) button: PowerButton,
     pub(super) run_state: RunState,
@@ -58,7 +60,8 @@ const ENDED: u64 = 0;
 const SIGNALS: u64 = 1;
 const CONTROL: u64 = 2;
 const BUTTON: u64 = 3;
-const FIRST_CLIENT: u64 = 4;
+const WORKER: u64 = 4;
+const FIRST_CLIENT: u64 = 5;
 
 impl Supervisor {
     /// Supervises the machine until it ends.
@@ -78,6 +81,16 @@ impl Supervisor {
         // By edge: a client that cannot be accepted, for want of file descriptors,
         // waits until the next one comes, and is not tried for ever.
         add_with(&control, CONTROL, EventFlags::IN | EventFlags::ET)?;
+
+        for worker in &self.workers {
+            // That it hangs up is told in any case.
+            epoll::add(
+                &epoll,
+                worker.ended(),
+                EventData::new_u64(WORKER),
+                EventFlags::empty(),
+            )?;
+        }
 
         let mut clients: BTreeMap<u64, Connection> = BTreeMap::new();
         let mut next_client = FIRST_CLIENT;
@@ -123,6 +136,7 @@ impl Supervisor {
                             }
                         }
                     }
+                    WORKER => return Err(io::Error::other("a device's thread ended")),
                     BUTTON => self.button.read_answer(),
                     token => {
                         let over = clients
