@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
 };
 use tracing_subscriber::{
-    EnvFilter,
+    filter::LevelFilter,
     fmt::{MakeWriter, format::Writer, time::FormatTime},
 };
 
@@ -58,10 +58,7 @@ impl Log {
     /// `and_stderr`.
     pub(crate) fn install(&self, and_stderr: bool) {
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(
-                EnvFilter::try_from_env("DCTL_AGENT_LOG")
-                    .unwrap_or_else(|_| EnvFilter::new("info")),
-            )
+            .with_max_level(level())
             .with_timer(WallClock)
             .with_ansi(false)
             .with_target(false)
@@ -191,6 +188,15 @@ fn kernel_line(record: &str) -> Option<String> {
         .saturating_sub(since_boot)
         .saturating_add(microseconds.saturating_mul(1000));
     Some(format!("{} kernel: {text}\n", clock::rfc3339(time)))
+}
+
+/// How much is logged: `DCTL_AGENT_LOG` (`error` to `trace`), which the kernel's
+/// command line sets for PID 1; else `info`.
+fn level() -> LevelFilter {
+    std::env::var("DCTL_AGENT_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::INFO)
 }
 
 struct WallClock;

@@ -30,16 +30,15 @@ const FILE_SYSTEMS: &[FileSystem] = &[
     needed("tmpfs", "/dev/shm", PLAIN, c"mode=1777"),
     needed("tmpfs", "/run", PLAIN, c"mode=0755"),
     needed("tmpfs", "/tmp", PLAIN, c"mode=1777"),
-    needed(
-        "cgroup2",
-        "/sys/fs/cgroup",
-        PLAIN,
-        c"nsdelegate,memory_recursiveprot",
-    ),
+    needed("cgroup2", "/sys/fs/cgroup", PLAIN, CGROUP_OPTIONS),
     optional("bpf", "/sys/fs/bpf", PLAIN, c"mode=0700"),
     optional("tracefs", "/sys/kernel/tracing", PLAIN, c""),
     optional("debugfs", "/sys/kernel/debug", PLAIN, c""),
 ];
+
+/// Containers come and go: moving a process into a cgroup is to be fast, rather
+/// than fork (`favordynmods`, Documentation/admin-guide/cgroup-v2.rst).
+const CGROUP_OPTIONS: &CStr = c"nsdelegate,memory_recursiveprot,favordynmods";
 
 const PLAIN_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 

@@ -35,7 +35,7 @@ use guest_protocol::{
     container::{Container, Status},
     methods::WaitCondition,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::events::Events;
 use self::records::{Record, Records};
@@ -146,6 +146,9 @@ struct Live {
     stdio: Arc<Stdio>,
     /// Its first process.
     process: Option<Arc<OwnedFd>>,
+    /// The last run's root file system being unmounted, which writes back what
+    /// the container wrote.
+    unmounting: Option<JoinHandle<()>>,
 }
 
 /// What those who wait look at.
@@ -171,6 +174,7 @@ impl Entry {
             live: Mutex::new(Live {
                 stdio: Stdio::new(shape(&record.container)),
                 process: None,
+                unmounting: None,
             }),
             record: Mutex::new(record),
             history: watch::Sender::new(history),
@@ -284,7 +288,9 @@ impl Containers {
         let mut index = Index::default();
         for mut record in records.load()? {
             let state = &mut record.container.state;
-            if state.status == Status::Removing {
+            let gone_with_its_run =
+                state.is_running() && record.container.host_config.auto_remove == Some(true);
+            if state.status == Status::Removing || gone_with_its_run {
                 records.remove(&record.container.id)?;
                 continue;
             }

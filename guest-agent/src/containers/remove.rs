@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use guest_protocol::{AgentError, ErrorKind, container::Status};
 
-use super::{Containers, Entry};
+use super::{Containers, Entry, start::unmounted};
 use crate::error::Result;
 
 impl Containers {
@@ -70,21 +70,28 @@ impl Containers {
         }
         entry.stdio().cancel();
         self.shared.execs.forget(&entry.id);
-        tokio::task::block_in_place(|| {
-            delete_folder(&self.shared.paths.container(&entry.id));
-            if volumes {
-                self.remove_anonymous_volumes(&container);
-            }
-        });
-        if let Err(error) = self.shared.images.collect(&|image| self.users_of(image)) {
-            tracing::warn!("unused images stay on the disk: {error}");
-        }
+        let (containers, removed) = (self.clone(), Arc::clone(entry));
+        tokio::spawn(async move { containers.clear_away(&removed, volumes).await });
         self.tell(entry, "destroy", &[]);
         entry.history.send_modify(|history| {
             history.running = false;
             history.removed = true;
         });
         Ok(())
+    }
+
+    /// Gives the space back of a container that is gone for its users already.
+    async fn clear_away(&self, entry: &Entry, volumes: bool) {
+        unmounted(entry).await;
+        tokio::task::block_in_place(|| {
+            delete_folder(&self.shared.paths.container(&entry.id));
+            if volumes {
+                self.remove_anonymous_volumes(&entry.container());
+            }
+            if let Err(error) = self.shared.images.collect(&|image| self.users_of(image)) {
+                tracing::warn!("unused images stay on the disk: {error}");
+            }
+        });
     }
 
     fn remove_anonymous_volumes(&self, container: &guest_protocol::container::Container) {

@@ -95,7 +95,7 @@ impl Containers {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::warn!("container {} did not start: {error}", &entry.id[..12]);
-                self.clear(&entry.id).await;
+                self.clear(entry).await;
                 stdio.cancel();
                 self.note_failed_start(entry, &error);
                 Err(error)
@@ -110,14 +110,48 @@ impl Containers {
         pause: Duration,
         again: bool,
     ) -> Result<()> {
+        unmounted(entry).await;
         let container = entry.container();
         let (user, confinement) = tokio::task::block_in_place(|| self.prepare(&container))?;
-        let (created, ends) = self.make(&container, &user, stdio, confinement).await?;
+        let mut running = entry.record().clone();
+        note_running(&mut running, again);
+        // The disk takes its time: the process is made meanwhile.
+        let (containers, record) = (self.clone(), running.clone());
+        let kept = tokio::task::spawn_blocking(move || containers.shared.records.put(&record));
+        let made = self
+            .make_and_start(entry, &container, &user, stdio, confinement)
+            .await;
+        let kept = kept.await.context("keeping a record failed").flatten();
+        let (pid, process, exit) = made?;
+        if let Err(error) = &kept {
+            // It goes on in memory; the disk tells the truth with the next change.
+            tracing::error!("the state of container {} was not kept: {error}", entry.id);
+        }
+        running.container.state.pid = pid.as_raw_nonzero().get().unsigned_abs();
+        *entry.record() = running;
+        entry.live().process = Some(Arc::new(process));
+        entry.history.send_modify(|history| history.running = true);
+        self.tell(entry, "start", &[]);
+        let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
+        tokio::spawn(async move { containers.supervise(entry, stdio, exit, pause).await });
+        Ok(())
+    }
+
+    /// Makes the process and lets it go.
+    async fn make_and_start(
+        &self,
+        entry: &Entry,
+        container: &Container,
+        user: &User,
+        stdio: &Arc<Stdio>,
+        confinement: Confinement,
+    ) -> Result<(Pid, OwnedFd, oneshot::Receiver<i64>)> {
+        let (created, ends) = self.make(container, user, stdio, confinement).await?;
         let exit = self.shared.reaper.watch(created.pid);
         let pid = created.pid;
         let process =
             pidfd_open(pid, PidfdFlags::empty()).context("the container's process is gone")?;
-        let limits = log_limits(&container).unwrap_or_default();
+        let limits = log_limits(container).unwrap_or_default();
         let log = LogWriter::open(
             &self.shared.paths.log(&entry.id),
             limits,
@@ -136,10 +170,7 @@ impl Containers {
             let _ = exit.await;
             return Err(error);
         }
-        self.note_start(entry, pid, process, again);
-        let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
-        tokio::spawn(async move { containers.supervise(entry, stdio, exit, pause).await });
-        Ok(())
+        Ok((pid, process, exit))
     }
 
     /// Mounts the root file system and writes the bundle.
@@ -250,30 +281,6 @@ impl Containers {
         Ok((created, ends))
     }
 
-    fn note_start(&self, entry: &Arc<Entry>, pid: Pid, process: OwnedFd, again: bool) {
-        entry.live().process = Some(Arc::new(process));
-        let noted = self.change(entry, |record| {
-            record.stopped_by_user = false;
-            let container = &mut record.container;
-            if again {
-                container.restart_count += 1;
-            } else {
-                container.restart_count = 0;
-            }
-            let state = &mut container.state;
-            state.status = Status::Running;
-            state.pid = pid.as_raw_nonzero().get().unsigned_abs();
-            state.exit_code = 0;
-            state.oom_killed = false;
-            state.error.clear();
-            state.started_at = clock::now();
-            state.finished_at = 0;
-        });
-        Self::report(entry, noted);
-        entry.history.send_modify(|history| history.running = true);
-        self.tell(entry, "start", &[]);
-    }
-
     fn note_failed_start(&self, entry: &Arc<Entry>, error: &AgentError) {
         entry.live().stdio = Stdio::new(shape(&entry.record().container));
         let noted = self.change(entry, |record| {
@@ -322,7 +329,7 @@ impl Containers {
         // With a shared pid namespace its processes do not go with the first one.
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
         let _ = timeout(OUTPUT_GRACE, stdio.ended()).await;
-        self.clear(&entry.id).await;
+        self.clear(&entry).await;
 
         let closing = *self.shared.closing.borrow();
         let long = began.elapsed() >= LONG_RUN;
@@ -331,8 +338,9 @@ impl Containers {
             live.process = None;
             live.stdio = Stdio::new(shape(&entry.record().container));
         }
-        let noted = self.change(&entry, |record| {
-            let restart = !closing && wanted_after(record, code);
+        let (restart, noted) = {
+            let mut record = entry.record();
+            let restart = !closing && wanted_after(&record, code);
             let state = &mut record.container.state;
             state.status = if restart {
                 Status::Restarting
@@ -343,17 +351,16 @@ impl Containers {
             state.exit_code = code;
             state.oom_killed = out_of_memory;
             state.finished_at = clock::now();
-            restart
-        });
-        let restart = *noted.as_ref().unwrap_or(&false);
-        if noted.is_err() {
-            // In memory at least it has ended.
-            let state = &mut entry.record().container.state;
-            state.status = Status::Exited;
-            state.pid = 0;
-            state.exit_code = code;
-        }
-        Self::report(&entry, noted.map(drop));
+            // One that goes with its run is not worth a write: at a crash it is still
+            // on disk as running, and goes at the next boot.
+            let noted = if record.container.host_config.auto_remove == Some(true) {
+                Ok(())
+            } else {
+                self.shared.records.put(&record)
+            };
+            (restart, noted)
+        };
+        Self::report(&entry, noted);
         if out_of_memory {
             self.tell(&entry, "oom", &[]);
         }
@@ -393,16 +400,20 @@ impl Containers {
         });
     }
 
-    /// Takes away what a run leaves: mounts, cgroup, the runtime's state.
-    async fn clear(&self, id: &str) {
-        let paths = &self.shared.paths;
-        let removed = remove_cgroup(&cgroup(id)).await;
-        let unmounted = tokio::task::block_in_place(|| overlay::unmount(&paths.rootfs(id)));
-        for (what, result) in [("cgroup", removed), ("root file system", unmounted)] {
-            if let Err(error) = result {
-                tracing::warn!("the {what} of container {id} is left over: {error}");
-            }
+    /// Takes away what a run leaves: cgroup, mount, the runtime's state. The mount
+    /// goes in the background.
+    async fn clear(&self, entry: &Entry) {
+        let (paths, id) = (&self.shared.paths, &entry.id);
+        if let Err(error) = remove_cgroup(&cgroup(id)).await {
+            tracing::warn!("the cgroup of container {id} is left over: {error}");
         }
+        let root = paths.rootfs(id);
+        let unmounting = tokio::task::spawn_blocking(move || {
+            if let Err(error) = overlay::unmount(&root) {
+                tracing::warn!("{} stays mounted: {error}", root.display());
+            }
+        });
+        entry.live().unmounting = Some(unmounting);
         for folder in [paths.bundle(id), paths.runtime_state().join(id)] {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -412,6 +423,32 @@ impl Containers {
             }
         }
     }
+}
+
+/// Waits until the last run's root file system is unmounted.
+pub(super) async fn unmounted(entry: &Entry) {
+    let unmounting = entry.live().unmounting.take();
+    if let Some(unmounting) = unmounting {
+        // Panics are reported where they happen.
+        let _ = unmounting.await;
+    }
+}
+
+fn note_running(record: &mut Record, again: bool) {
+    record.stopped_by_user = false;
+    let container = &mut record.container;
+    if again {
+        container.restart_count += 1;
+    } else {
+        container.restart_count = 0;
+    }
+    let state = &mut container.state;
+    state.status = Status::Running;
+    state.exit_code = 0;
+    state.oom_killed = false;
+    state.error.clear();
+    state.started_at = clock::now();
+    state.finished_at = 0;
 }
 
 /// Lets the container's user open its own stdio by name (`/dev/stdout`).
