@@ -27,3 +27,39 @@ pub(crate) fn restrict_file_system<'a>(
         .restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::ErrorKind;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_opened_and_only_sockets_directories_be_cleared() {
+        let sockets = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let paths = [&sockets, &elsewhere].map(|directory| directory.path().join("file"));
+        for path in &paths {
+            fs::write(path, b"x").unwrap();
+        }
+        // It holds for the thread.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                if !restrict_file_system([sockets.path()].into_iter()).unwrap() {
+                    eprintln!("skipped: this kernel has no landlock");
+                    return;
+                }
+                for path in &paths {
+                    let error = File::open(path).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+                }
+                assert!(File::create(sockets.path().join("new")).is_err());
+                fs::remove_file(&paths[0]).unwrap();
+                let error = fs::remove_file(&paths[1]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            });
+        });
+    }
+}

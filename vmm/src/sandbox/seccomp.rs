@@ -285,4 +285,32 @@ mod tests {
             .unwrap();
         }
     }
+
+    /// In a process of its own, as the violation ends it: this test runs itself.
+    #[test]
+    fn a_forbidden_call_ends_the_process_and_is_named() {
+        const CHILD: &str = "DCTL_TEST_SECCOMP_CHILD";
+        const NAME: &str =
+            "sandbox::seccomp::tests::a_forbidden_call_ends_the_process_and_is_named";
+        if std::env::var_os(CHILD).is_some() {
+            handle_violations().unwrap();
+            Filters::new().unwrap().vcpu.apply().unwrap();
+            // SAFETY: takes nothing; it does not get to return.
+            unsafe { libc::getppid() };
+            return;
+        }
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([NAME, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(
+            child.status.code(),
+            Some(i32::from(Reason::Failed.code())),
+            "{said}"
+        );
+        let named = format!("system call {} is not", libc::SYS_getppid);
+        assert!(said.contains(&named), "{said}");
+    }
 }

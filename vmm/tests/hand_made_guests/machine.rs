@@ -163,6 +163,14 @@ impl Running {
             .sum()
     }
 
+    /// What the kernel says of each of its threads (`/proc/<pid>/task/*/status`).
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process_id())).unwrap();
+        tasks
+            .map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+            .collect()
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal(libc::SIGTERM);
     }

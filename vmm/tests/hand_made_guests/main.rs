@@ -210,6 +210,24 @@ fn two_termination_signals_are_force() {
 }
 
 #[test]
+fn every_thread_is_confined() {
+    needs_kvm!();
+    let running = Machine::new(BUSY).cpus(2).start();
+    running.wait_for("the sandbox", |running| {
+        let threads = running.threads();
+        // Main, devices, and two virtual CPUs; KVM may add threads of its own.
+        let ours: Vec<_> = threads
+            .iter()
+            .filter(|thread| !thread.contains("Name:\tkvm"))
+            .collect();
+        assert!(ours.len() >= 4, "{threads:#?}");
+        ours.iter().all(|thread| {
+            thread.contains("\nSeccomp:\t2\n") && thread.contains("\nNoNewPrivs:\t1\n")
+        })
+    });
+}
+
+#[test]
 fn the_balloon_answers_without_a_driver() {
     needs_kvm!();
     let running = Machine::new(BUSY).start();
