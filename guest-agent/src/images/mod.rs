@@ -21,14 +21,14 @@
 
 mod import;
 mod layers;
-pub mod overlay;
+pub(crate) mod overlay;
 mod records;
 mod removal;
 mod store;
-pub mod trash;
-pub mod unpack;
+pub(crate) mod trash;
+pub(crate) mod unpack;
 
 #[cfg(test)]
 mod tests;
 
-pub use store::{ImageStore, ImageUser, LayerReservation};
+pub(crate) use store::{ImageStore, ImageUser};

@@ -38,7 +38,7 @@ pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
 ///
 /// # Errors
 /// What the kernel says, with the reason that OverlayFS gives for it.
-pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+pub(crate) fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
     // The upper directory's mode is that of the container's root.
     make_directory(upper, 0o755)?;
     make_directory(work, 0o700)?;
@@ -74,7 +74,7 @@ pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io:
 /// # Errors
 /// What the kernel says. Somebody who still has a file open there is none: the
 /// mount is out of sight at once and goes when the last one closes.
-pub fn unmount(target: &Path) -> io::Result<()> {
+pub(crate) fn unmount(target: &Path) -> io::Result<()> {
     match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // Not a mount point, or not there at all.
         Err(Errno::INVAL | Errno::NOENT) => Ok(()),

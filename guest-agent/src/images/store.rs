@@ -26,11 +26,11 @@ use super::{
 
 /// A container that was made of an image, as the caller knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageUser {
+pub(crate) struct ImageUser {
     /// The container's id.
-    pub container_id: String,
+    pub(crate) container_id: String,
     /// Whether it runs.
-    pub running: bool,
+    pub(crate) running: bool,
 }
 
 /// The images on the data disk. Cheap to clone: clones share one store.
@@ -38,7 +38,7 @@ pub struct ImageUser {
 /// Every method but [`reserve_layer`](Self::reserve_layer) and
 /// [`LayerReservation::import`] blocks for a disk write at most.
 #[derive(Debug, Clone)]
-pub struct ImageStore {
+pub(crate) struct ImageStore {
     inner: Arc<Inner>,
 }
 
@@ -52,7 +52,7 @@ struct Inner {
 
 /// The right to bring one layer, held by one importer at a time.
 #[derive(Debug)]
-pub struct LayerReservation {
+pub(crate) struct LayerReservation {
     inner: Arc<Inner>,
     layer: LayerDescriptor,
     lock: ImportLock,
@@ -65,7 +65,7 @@ impl ImageStore {
     /// # Errors
     /// When the database or the directories below `data_root` cannot be read and
     /// written.
-    pub fn open(data_root: &Path, database: Arc<Database>) -> Result<Self, AgentError> {
+    pub(crate) fn open(data_root: &Path, database: Arc<Database>) -> Result<Self, AgentError> {
         let records = Records::open(database)?;
         let known = records.layers()?;
         let (layers, lost) = Layers::open(data_root, &known).map_err(|error| {
@@ -103,7 +103,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// When a diff id is none, or the database fails.
-    pub fn missing(&self, diff_ids: &[String]) -> Result<Vec<String>, AgentError> {
+    pub(crate) fn missing(&self, diff_ids: &[String]) -> Result<Vec<String>, AgentError> {
         for diff_id in diff_ids {
             check_diff_id(diff_id)?;
         }
@@ -124,7 +124,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// When the diff id is none, or the database fails.
-    pub async fn reserve_layer(
+    pub(crate) async fn reserve_layer(
         &self,
         layer: &LayerDescriptor,
     ) -> Result<Option<LayerReservation>, AgentError> {
@@ -151,7 +151,7 @@ impl ImageStore {
     /// [`ErrorKind::Corrupt`] when configuration and manifest are not what they
     /// should be, [`ErrorKind::NotFound`] when a layer is missing,
     /// [`ErrorKind::InvalidParameter`] when a name is none.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         configuration: &str,
         manifest_media_type: &str,
@@ -196,7 +196,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn list(&self) -> Result<Vec<Image>, AgentError> {
+    pub(crate) fn list(&self) -> Result<Vec<Image>, AgentError> {
         let names = self.inner.records.references()?;
         let sizes = self.inner.records.layers()?;
         self.inner
@@ -214,7 +214,7 @@ impl ImageStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::InvalidParameter`]
     /// when there are several or it is no reference at all.
-    pub fn resolve(&self, reference: &str) -> Result<Image, AgentError> {
+    pub(crate) fn resolve(&self, reference: &str) -> Result<Image, AgentError> {
         let (id, record) = self.inner.find(reference)?;
         let names = self.inner.records.references()?;
         let sizes = self.inner.records.layers()?;
@@ -226,7 +226,7 @@ impl ImageStore {
     /// # Errors
     /// As [`resolve`](Self::resolve); [`ErrorKind::InvalidParameter`] when `name`
     /// is none or names a digest.
-    pub fn tag(&self, reference: &str, name: &str) -> Result<(), AgentError> {
+    pub(crate) fn tag(&self, reference: &str, name: &str) -> Result<(), AgentError> {
         let name = parse(name)?;
         if name.digest().is_some() {
             return Err(AgentError::invalid(
@@ -252,7 +252,7 @@ impl ImageStore {
     /// # Errors
     /// As [`resolve`](Self::resolve); [`ErrorKind::Conflict`] when containers or
     /// other names object.
-    pub fn remove(
+    pub(crate) fn remove(
         &self,
         reference: &str,
         force: bool,
@@ -307,7 +307,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// When the database fails or files cannot be moved away.
-    pub fn collect(&self, users: &dyn Fn(&str) -> Vec<ImageUser>) -> Result<(), AgentError> {
+    pub(crate) fn collect(&self, users: &dyn Fn(&str) -> Vec<ImageUser>) -> Result<(), AgentError> {
         let _changing = self.inner.changing();
         let images = self.inner.records.images()?;
         let unused: Vec<String> = images
@@ -326,7 +326,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such image or a layer is gone.
-    pub fn layers(&self, image_id: &str) -> Result<Vec<PathBuf>, AgentError> {
+    pub(crate) fn layers(&self, image_id: &str) -> Result<Vec<PathBuf>, AgentError> {
         let record = self
             .inner
             .records
@@ -398,7 +398,7 @@ impl LayerReservation {
     /// [`ErrorKind::Corrupt`] when the layer is not what its descriptor says or
     /// tries what no layer may, [`ErrorKind::NoSpace`] when the disk is full,
     /// [`ErrorKind::Unavailable`] when `stream` fails.
-    pub async fn import<R>(self, stream: &mut R) -> Result<LayerImported, AgentError>
+    pub(crate) async fn import<R>(self, stream: &mut R) -> Result<LayerImported, AgentError>
     where
         R: AsyncRead + Unpin + Send,
     {

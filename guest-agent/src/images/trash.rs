@@ -26,7 +26,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// The trash directory. Everything put into it must be on its file system.
 #[derive(Debug)]
-pub struct Trash {
+pub(crate) struct Trash {
     directory: OwnedFd,
     /// Number of the next thing, its name here.
     next: AtomicU64,
@@ -39,7 +39,7 @@ impl Trash {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open(path: &Path) -> Result<Self, Errno> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Errno> {
         match rustix::fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
@@ -71,7 +71,7 @@ impl Trash {
     ///
     /// # Errors
     /// What the kernel says; `EXDEV` when `directory` is on another file system.
-    pub fn put(&self, directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn put(&self, directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
         match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
             // What Linux and POSIX say of a directory.
             Err(Errno::ISDIR | Errno::PERM) => {}
@@ -85,7 +85,7 @@ impl Trash {
     ///
     /// # Errors
     /// What the kernel says; what is left is deleted the next time.
-    pub fn empty(&self) -> Result<(), Errno> {
+    pub(crate) fn empty(&self) -> Result<(), Errno> {
         let _one_at_a_time = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let names = self.names(self.directory.as_fd())?;

@@ -25,7 +25,7 @@ const MAX_EXTENSION: u64 = 1024 * 1024;
 
 /// Why a stream is no tar archive that can be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
+pub(crate) enum ArchiveError {
     /// Reading the stream failed.
     #[error("the layer's data cannot be read: {0}")]
     Stream(io::Error),

@@ -35,7 +35,7 @@ use self::{
 };
 use super::trash::Trash;
 
-pub use self::archive::ArchiveError;
+pub(crate) use self::archive::ArchiveError;
 
 /// Prefix of the names that say what a layer removes.
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -49,7 +49,7 @@ const COPY_SIZE: usize = 128 * 1024;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
+pub(crate) enum UnpackError {
     /// The stream is not a tar archive, is damaged, or ended early.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -79,7 +79,7 @@ pub enum UnpackError {
 ///
 /// # Errors
 /// [`UnpackError`]; what was unpacked until then is left in place.
-pub fn unpack<R: Read>(stream: R, directory: OwnedFd, trash: &Trash) -> Result<u64, UnpackError> {
+pub(crate) fn unpack<R: Read>(stream: R, directory: OwnedFd, trash: &Trash) -> Result<u64, UnpackError> {
     let mut unpacker = Unpacker {
         archive: Archive::new(stream),
         tree: Tree::new(directory, trash),
@@ -256,7 +256,7 @@ fn disk(action: &'static str, entry: &Entry, source: Errno) -> UnpackError {
 
 impl UnpackError {
     /// Whether the data disk is full.
-    pub fn is_no_space(&self) -> bool {
+    pub(crate) fn is_no_space(&self) -> bool {
         matches!(
             self,
             Self::Disk {
@@ -267,7 +267,7 @@ impl UnpackError {
     }
 
     /// The stream's own error, when that is what ended it.
-    pub fn stream_error(&self) -> Option<&io::Error> {
+    pub(crate) fn stream_error(&self) -> Option<&io::Error> {
         match self {
             Self::Archive(ArchiveError::Stream(error)) => Some(error),
             _ => None,
