@@ -79,7 +79,11 @@ pub(crate) enum UnpackError {
 ///
 /// # Errors
 /// [`UnpackError`]; what was unpacked until then is left in place.
-pub(crate) fn unpack<R: Read>(stream: R, directory: OwnedFd, trash: &Trash) -> Result<u64, UnpackError> {
+pub(crate) fn unpack<R: Read>(
+    stream: R,
+    directory: OwnedFd,
+    trash: &Trash,
+) -> Result<u64, UnpackError> {
     let mut unpacker = Unpacker {
         archive: Archive::new(stream),
         tree: Tree::new(directory, trash),
