@@ -14,15 +14,15 @@ use super::{
 };
 
 /// The registry's process; it ends with the test.
-struct Registry {
+pub(super) struct Registry {
     process: Child,
-    address: String,
+    pub(super) address: String,
     _directory: tempfile::TempDir,
 }
 
 impl Registry {
     /// Starts one on a port of its choice.
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let configuration = directory.path().join("config.yml");
         let text = format!(
@@ -56,7 +56,9 @@ impl Registry {
     }
 
     /// Pushes `image` as `repository:tag`.
-    async fn push(&self, image: &TestImage, repository: &str, tag: &str) {
+    pub(super) async fn push(&self, image: &TestImage, repository: &str, tag: &str) {
+        // The client's, which reqwest in these tests uses, too.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let base = format!("http://{}/v2/{repository}", self.address);
         for blob in image.blobs() {
@@ -96,8 +98,6 @@ impl Drop for Registry {
 
 #[tokio::test]
 async fn images_come_by_tag_by_digest_and_all_at_once() {
-    // The client's, which reqwest in this test uses, too.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let registry = Registry::start();
     let (one, two) = (
         TestImage::new(&[&noise(3_000_000), b"a"]),

@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod docker;
 mod engine;
 mod image;
 mod local_registry;
