@@ -1,6 +1,9 @@
 //! What commands on containers share: starting, attaching, waiting, and doing
 //! something to each of several.
 
+use std::pin::pin;
+
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
 use serde::Deserialize;
@@ -15,6 +18,9 @@ use crate::{
 
 /// The largest result of a wait, in bytes.
 const MAX_RESULT: usize = 64 * 1024;
+
+/// How many containers are worked on at the same time.
+const AT_ONCE: usize = 50;
 
 /// A path of the API below a container.
 pub(crate) fn path(container: &str, what: &str) -> String {
@@ -227,19 +233,28 @@ impl ExitStatus {
     }
 }
 
-/// Does something with each name and prints what succeeded. Failures are told as
-/// they come; the first that is not about one name alone ends it.
-pub(crate) async fn for_each<F>(names: &[String], mut action: F) -> Result<(), Failure>
+/// Does something with each name, several at a time, and prints what succeeded,
+/// in order. Failures are told, and make it fail unless they are `tolerated`; one
+/// that is not about a name alone ends it.
+pub(crate) async fn for_each<F>(
+    names: &[String],
+    action: F,
+    tolerated: fn(&client::Error) -> bool,
+) -> Result<(), Failure>
 where
-    F: AsyncFnMut(&str) -> Result<(), client::Error>,
+    F: AsyncFn(&str) -> Result<(), client::Error>,
 {
+    let results = stream::iter(names)
+        .map(async |name| (name, action(name).await))
+        .buffered(AT_ONCE);
+    let mut results = pin!(results);
     let mut failed = false;
-    for name in names {
-        match action(name).await {
+    while let Some((name, result)) = results.next().await {
+        match result {
             Ok(()) => failure::print_line(name)?,
             Err(error @ client::Error::Refused { .. }) => {
+                failed |= !tolerated(&error);
                 failure::note(error);
-                failed = true;
             }
             Err(error) => return Err(error.into()),
         }

@@ -9,7 +9,7 @@ use super::{
     container_options::Attached,
 };
 use crate::{
-    client::{Call, Client},
+    client::{Call, Client, Error},
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
     output::table,
@@ -55,7 +55,7 @@ pub(crate) async fn start(
             .await
         {
             Ok(()) => failure::print_line(name)?,
-            Err(error @ crate::client::Error::Refused { .. }) => {
+            Err(error @ Error::Refused { .. }) => {
                 failure::note(error);
                 failed.push(name.as_str());
             }
@@ -197,12 +197,16 @@ pub(crate) async fn stop_or_restart(
 ) -> Result<(), Failure> {
     let client = environment.machine().await?;
     let timeout = arguments.timeout.map(|seconds| seconds.to_string());
-    container::for_each(&arguments.containers, async |name| {
-        let call = Call::post(container::path(name, what))
-            .query_if("signal", arguments.signal.as_ref())
-            .query_if("t", timeout.as_ref());
-        client.done(&call).await
-    })
+    container::for_each(
+        &arguments.containers,
+        async |name| {
+            let call = Call::post(container::path(name, what))
+                .query_if("signal", arguments.signal.as_ref())
+                .query_if("t", timeout.as_ref());
+            client.done(&call).await
+        },
+        |_| false,
+    )
     .await
 }
 
@@ -223,11 +227,15 @@ pub(crate) async fn kill(
     arguments: KillArguments,
 ) -> Result<(), Failure> {
     let client = environment.machine().await?;
-    container::for_each(&arguments.containers, async |name| {
-        let call =
-            Call::post(container::path(name, "kill")).query_if("signal", arguments.signal.as_ref());
-        client.done(&call).await
-    })
+    container::for_each(
+        &arguments.containers,
+        async |name| {
+            let call = Call::post(container::path(name, "kill"))
+                .query_if("signal", arguments.signal.as_ref());
+            client.done(&call).await
+        },
+        |_| false,
+    )
     .await
 }
 
@@ -251,32 +259,27 @@ pub(crate) async fn remove(
     arguments: RemoveArguments,
 ) -> Result<(), Failure> {
     let client = environment.machine().await?;
-    let mut failed = false;
-    for name in &arguments.containers {
-        let name = name.trim_matches('/');
-        if name.is_empty() {
-            failure::note("container name cannot be empty");
-            failed = true;
-            continue;
-        }
+    let names: Vec<_> = arguments
+        .containers
+        .iter()
+        .map(|name| name.trim_matches('/').to_owned())
+        .collect();
+    if names.iter().any(String::is_empty) {
+        return Err(Failure::new("container name cannot be empty"));
+    }
+    // What is not there is as good as removed to who forces it.
+    let tolerated: fn(&Error) -> bool = if arguments.force {
+        Error::is_not_found
+    } else {
+        |_| false
+    };
+    let remove = async |name: &str| {
         let call = Call::delete(format!("/containers/{}", Call::segment(name)))
             .flag("force", arguments.force)
             .flag("v", arguments.volumes);
-        match client.done(&call).await {
-            Ok(()) => failure::print_line(name)?,
-            Err(error @ crate::client::Error::Refused { .. }) => {
-                // What is not there is as good as removed to who forces it.
-                failed |= !(arguments.force && error.is_not_found());
-                failure::note(error);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if failed {
-        Err(Failure::silent(1))
-    } else {
-        Ok(())
-    }
+        client.done(&call).await
+    };
+    container::for_each(&names, remove, tolerated).await
 }
 
 /// Arguments of commands that take only containers.
@@ -301,7 +304,7 @@ pub(crate) async fn wait(environment: &Environment, arguments: Containers) -> Re
                 }
                 None => failure::print_line(status.status_code)?,
             },
-            Err(error @ crate::client::Error::Refused { .. }) => {
+            Err(error @ Error::Refused { .. }) => {
                 failure::note(error);
                 failed = true;
             }

@@ -299,7 +299,7 @@ async fn logs(environment: &Environment, arguments: &LogsArguments) -> Result<()
         })?;
         return failure::print(String::from_utf8_lossy(&text));
     }
-    let client = environment.machine().await?;
+    let client = environment.engine().await?;
     let call = Call::get("/dctl/machine/logs")
         .flag("follow", arguments.follow)
         .query("tail", &arguments.tail);

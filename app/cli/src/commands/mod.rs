@@ -105,7 +105,6 @@ enum Command {
     /// Restart one or more containers
     Restart(lifecycle::StopArguments),
     /// Remove one or more containers
-    #[command(visible_alias = "remove")]
     Rm(lifecycle::RemoveArguments),
     /// Remove one or more images
     Rmi(images::RemoveArguments),

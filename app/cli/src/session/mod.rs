@@ -10,7 +10,7 @@ mod output;
 mod signals;
 pub(crate) mod terminal;
 
-use std::{io, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
@@ -127,7 +127,7 @@ pub(crate) async fn carry(
         if plan.tty {
             follow_size(client, &plan.resize_path).await;
         }
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     let end = async {
         match signals {
@@ -141,7 +141,7 @@ pub(crate) async fn carry(
         number = end => Ok(Outcome::Signal(number)),
         received = receive => received.map(|()| Outcome::Closed),
         outcome = forward => outcome,
-        () = resize => Ok(Outcome::Closed),
+        never = resize => match never {},
     };
     if matches!(outcome, Ok(Outcome::Signal(_))) {
         // Whatever keeps the output from being written will not go away.

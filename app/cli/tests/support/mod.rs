@@ -1,5 +1,11 @@
 //! The real `dctl` with a home of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a test that cannot go on fails; each test file uses a part"
+)]
+
 use std::{
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -9,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// Longer than anything here takes, however busy the host is.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A home. Its engine ends with it.
 pub(crate) struct Home {
