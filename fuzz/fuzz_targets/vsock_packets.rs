@@ -123,6 +123,7 @@ fuzz_target!(|input: &[u8]| {
                         let _ = host.read(&mut [0; 4096]);
                     }
                     if let Ok((host, _)) = rig.listener.accept() {
+                        let _ = host.set_nonblocking(true);
                         hosts.push(host);
                     }
                 }
