@@ -103,7 +103,7 @@ fn what_is_nowhere_reads_as_ones() {
 fn a_hot_port_costs_neither_memory_nor_log_lines() {
     needs_kvm!();
     let mut code = vec![
-        0xb9, 0xa0, 0x86, 0x01, 0x00, // mov ecx, 100000
+        0xb9, 0x20, 0x4e, 0x00, 0x00, // mov ecx, 20000
         0xe6, 0x80, // out 0x80, al
         0xe4, 0x80, // in al, 0x80
         0xff, 0xc9, // dec ecx
