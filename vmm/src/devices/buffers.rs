@@ -221,3 +221,86 @@ fn message(pieces: *const libc::iovec, count: libc::c_int) -> libc::msghdr {
     message.msg_iovlen = count as usize;
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::{fd::AsFd, unix::net::UnixStream},
+    };
+
+    use proptest::prelude::*;
+    use vm_memory::{Bytes, GuestAddress, GuestMemory as _};
+
+    use super::*;
+    use crate::devices::test_driver::memory;
+
+    const AT: u64 = (8 << 20) - 100;
+    const LENGTH: usize = 300;
+
+    proptest! {
+        /// However a message is cut, and wherever it is split, it is the same bytes.
+        #[test]
+        fn cuts_do_not_show(
+            cuts in prop::collection::vec(0..=LENGTH, 0..10),
+            split in 0..LENGTH + 50,
+            steps in prop::collection::vec(0..60_usize, 0..12),
+        ) {
+            let memory = memory();
+            let message: Vec<u8> = (0..LENGTH).map(|i| i as u8).collect();
+            memory.write_slice(&message, GuestAddress(AT)).unwrap();
+            let mut cuts = cuts;
+            cuts.extend([0, LENGTH]);
+            cuts.sort_unstable();
+            let mut front = Buffers::default();
+            for pair in cuts.windows(2) {
+                let at = GuestAddress(AT + pair[0] as u64);
+                for slice in memory.get_slices(at, pair[1] - pair[0]) {
+                    front.push(slice.unwrap());
+                }
+            }
+            let mut back = front.split_off(split);
+            prop_assert_eq!(front.len(), split.min(LENGTH));
+            prop_assert_eq!(front.len() + back.len(), LENGTH);
+
+            // Read, skip and send what is in front.
+            let (sender, mut receiver) = UnixStream::pair().unwrap();
+            let mut at = 0;
+            for (index, step) in steps.into_iter().enumerate() {
+                let step = step.min(front.len());
+                let mut data = vec![0; step];
+                match index % 3 {
+                    0 => prop_assert_eq!(front.read(&mut data), step),
+                    1 => {
+                        front.consume(step);
+                        data.copy_from_slice(&message[at..at + step]);
+                    }
+                    _ => {
+                        let rest = front.split_off(step);
+                        let sent = front.send(sender.as_fd()).unwrap();
+                        prop_assert_eq!((sent, front.len()), (step, 0));
+                        front = rest;
+                        std::io::Read::read_exact(&mut receiver, &mut data).unwrap();
+                    }
+                }
+                prop_assert_eq!(&data[..], &message[at..at + step]);
+                at += step;
+            }
+
+            // Fill what is behind: half by hand, half from a socket.
+            let room = back.len();
+            let new = vec![0xaa; LENGTH];
+            prop_assert_eq!(back.write(&new[..room / 2]), room / 2);
+            receiver.write_all(&new).unwrap();
+            let limit = room - room / 2;
+            prop_assert_eq!(back.receive(sender.as_fd(), limit).unwrap(), limit);
+            prop_assert!(back.is_empty());
+            prop_assert_eq!(back.write(&[1]), 0);
+            let mut expected = message;
+            expected[LENGTH - room..].fill(0xaa);
+            let mut now = vec![0; LENGTH];
+            memory.read_slice(&mut now, GuestAddress(AT)).unwrap();
+            prop_assert_eq!(now, expected);
+        }
+    }
+}

@@ -233,3 +233,88 @@ fn buffers<'a>(
     }
     Some((readable, writable))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::test_driver::{Ring, SIZE, memory};
+
+    const FLAGS: u64 = 0xc00;
+
+    #[test]
+    fn one_call_takes_no_more_than_its_share() {
+        let memory = memory();
+        let mut ring = Ring::new(&memory, 0);
+        let mut queue = ring.queue();
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        for _ in 0..BUDGET {
+            // A driver that never stops.
+            ring.offer(&[(0x10000, 1, true)]);
+            let head = queues.pop(0).unwrap().head;
+            queues.add_used(0, head, 0);
+        }
+        ring.offer(&[(0x10000, 1, true)]);
+        assert!(queues.pop(0).is_none());
+        assert_eq!(
+            queues.finish(),
+            Outcome {
+                notify: 1,
+                again: 1,
+                failure: None
+            }
+        );
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        assert!(queues.pop(0).is_some());
+        assert!(queues.pop(0).is_none());
+        assert_eq!(queues.finish(), Outcome::default());
+    }
+
+    #[test]
+    fn notifications_are_off_while_there_is_something() {
+        let memory = memory();
+        let flags = || memory.read_obj::<u16>(GuestAddress(FLAGS)).unwrap();
+        let mut ring = Ring::new(&memory, 0);
+        assert_eq!(ring.used_ring(), FLAGS);
+        let mut queue = ring.queue();
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        let head = ring.offer(&[(0x10000, 1, true)]);
+        assert!(queues.pop(0).is_some());
+        // VIRTQ_USED_F_NO_NOTIFY
+        assert_eq!(flags(), 1);
+        queues.undo_pop(0);
+        assert_eq!(queues.pop(0).map(|chain| chain.head), Some(head));
+        assert!(queues.pop(0).is_none());
+        assert_eq!(flags(), 0);
+    }
+
+    #[test]
+    fn a_broken_ring_gives_nothing_more() {
+        let memory = memory();
+        let mut ring = Ring::new(&memory, 0);
+        let mut queue = ring.queue();
+        ring.offer(&[(0x10000, 1, true)]);
+        memory
+            .write_obj(SIZE + 1, GuestAddress(ring.available_ring() + 2))
+            .unwrap();
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        assert!(queues.pop(0).is_none());
+        assert!(queues.finish().failure.is_some());
+        // A head that is no descriptor.
+        let mut ring = Ring::new(&memory, 0);
+        let mut queue = ring.queue();
+        ring.offer(&[(0x10000, 1, true)]);
+        memory
+            .write_obj(SIZE, GuestAddress(ring.available_ring() + 4))
+            .unwrap();
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        let chain = queues.pop(0).unwrap();
+        assert!(chain.readable.is_empty() && chain.writable.is_empty());
+        queues.add_used(0, chain.head, 0);
+        assert!(queues.finish().failure.is_some());
+        // A queue that does not exist, or is not ready.
+        queue.set_ready(false);
+        let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);
+        assert!(queues.pop(0).is_none() && queues.pop(7).is_none());
+        assert_eq!(queues.finish(), Outcome::default());
+    }
+}
