@@ -20,7 +20,11 @@ use crate::{
     error::{Context, Result},
     reaper::Reaper,
     runtime::{Created, Runtime, job::Job},
-    stdio::{AgentEnds, Shape, Stdio, console::ConsoleSocket, open_terminal},
+    stdio::{
+        AgentEnds, Shape, Stdio,
+        console::{ConsoleSocket, give_terminal},
+        open_terminal,
+    },
 };
 
 /// How many execs are remembered.
@@ -48,8 +52,13 @@ pub(crate) struct Command {
 /// Where an exec's terminal comes from.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// The container's devpts, through a socket at this path.
-    Container(PathBuf),
+    /// The container's devpts, through a socket.
+    Container {
+        /// Where the socket is.
+        socket: PathBuf,
+        /// Whose terminal it is to be.
+        uid: u32,
+    },
     /// The machine's own devpts.
     Machine,
 }
@@ -270,10 +279,11 @@ impl Execs {
                 let created = self.runtime.create(&job(None), Some(process)).await?;
                 Ok((created, agent))
             }
-            Place::Container(path) => {
+            Place::Container { socket: path, uid } => {
                 let socket = ConsoleSocket::bind(&path).context("cannot wait for a terminal")?;
                 let job = job(Some(path));
                 let (created, master) = self.runtime.create_with_terminal(&job, &socket).await?;
+                give_terminal(&master, uid).context("cannot give a process its terminal")?;
                 Ok((
                     created,
                     stdio.terminal(master).context("cannot use a terminal")?,

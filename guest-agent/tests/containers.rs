@@ -235,6 +235,18 @@ fn users_are_the_containers_own() {
 }
 
 #[test]
+fn a_terminal_belongs_to_its_user() {
+    let agent = TestAgent::start();
+    let config = ContainerConfig {
+        user: Some("app".into()),
+        tty: Some(true),
+        ..script("echo again > /proc/self/fd/1; echo control > /dev/tty")
+    };
+    let output = agent.run(config, HostConfig::default()).unwrap();
+    assert_eq!(output.text(), "again\r\ncontrol\r\n");
+}
+
+#[test]
 fn what_the_user_asks_for_is_there() {
     let agent = TestAgent::start();
     let host = HostConfig {

@@ -88,7 +88,10 @@ impl Containers {
             let more = [("execID", id), ("exitCode", code.to_string())];
             containers.tell(&ended, "exec_die", &more);
         };
-        let place = Place::Container(paths.console(&exec.id));
+        let place = Place::Container {
+            socket: paths.console(&exec.id),
+            uid: user.uid,
+        };
         let result = self.shared.execs.run(command, place, job, on_end).await;
         // Read by now; a leftover would go with the container's bundle.
         let _ = std::fs::remove_file(&process);

@@ -33,7 +33,11 @@ use crate::{
         Created,
         job::{Confinement, Job},
     },
-    stdio::{AgentEnds, ProcessEnds, Stdio, console::ConsoleSocket, json_log::LogWriter},
+    stdio::{
+        AgentEnds, ProcessEnds, Stdio,
+        console::{ConsoleSocket, give_terminal},
+        json_log::LogWriter,
+    },
 };
 
 /// How long a container's end waits for its output to be handed on. A connection
@@ -277,6 +281,7 @@ impl Containers {
             .runtime
             .create_with_terminal(&job, &socket)
             .await?;
+        give_terminal(&master, user.uid).context("cannot give a container its terminal")?;
         let ends = stdio.terminal(master).context("cannot use a terminal")?;
         Ok((created, ends))
     }

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    pty::{OpenptFlags, ioctl_tiocgptpeer},
+};
 use tokio::{io::Interest, net::UnixListener};
 
 /// A socket that waits for one terminal. Its file goes with it.
@@ -59,6 +62,25 @@ impl ConsoleSocket {
             })
             .await
     }
+}
+
+/// Opens the other side of a terminal, wherever its devpts is.
+///
+/// # Errors
+/// When there are no more files.
+pub(super) fn open_peer(master: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    Ok(ioctl_tiocgptpeer(master, flags)?)
+}
+
+/// Makes the user `uid` the owner of a terminal, so that its processes can open it
+/// by name.
+///
+/// # Errors
+/// When there are no more files.
+pub(crate) fn give_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
+    let owner = rustix::fs::Uid::from_raw(uid);
+    Ok(rustix::fs::fchown(open_peer(master)?, Some(owner), None)?)
 }
 
 impl Drop for ConsoleSocket {

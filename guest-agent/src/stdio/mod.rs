@@ -26,7 +26,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rustix::{
     fs::{Mode, OFlags},
     pipe::{PipeFlags, pipe_with},
-    pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
+    pty::{OpenptFlags, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
 use tokio::{
@@ -447,7 +447,7 @@ pub(crate) fn open_terminal() -> io::Result<(OwnedFd, ProcessEnds)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags)?;
     unlockpt(&master)?;
-    let stdin = ioctl_tiocgptpeer(&master, flags)?;
+    let stdin = console::open_peer(&master)?;
     let stdout = stdin.try_clone()?;
     let stderr = stdin.try_clone()?;
     Ok((
