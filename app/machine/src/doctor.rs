@@ -161,10 +161,13 @@ fn kvm_check(kvm: &Result<probe::Kvm>) -> Check {
                     .checks
                     .iter()
                     .map(|item| {
+                        // The reason is that of the check that failed: once is enough.
+                        let detail = item.detail.clone().unwrap_or_default();
+                        let said = detail == verdict.reason;
                         Check::new(
                             &item.name,
                             health(item.passed),
-                            item.detail.clone().unwrap_or_default(),
+                            if said { String::new() } else { detail },
                         )
                     })
                     .collect(),
@@ -206,17 +209,19 @@ async fn driver_check(paths: &Paths) -> Check {
         Err(error) => return Check::new("driver", Health::Error, error.to_string()),
     };
     match choice::choose(paths, &settings, None).await {
-        Ok(choice) => {
-            let health = match choice.driver {
-                DriverKind::Kvm => Health::Ok,
-                DriverKind::Qemu => Health::Warning,
-            };
-            Check::new(
+        Ok(choice) if choice.forced => Check::new(
+            "driver",
+            Health::Ok,
+            format!("{}, {}", choice.driver, choice.reason),
+        ),
+        Ok(choice) => match choice.driver {
+            DriverKind::Kvm => Check::new("driver", Health::Ok, "kvm"),
+            DriverKind::Qemu => Check::new(
                 "driver",
-                health,
-                format!("{}, {}", choice.driver, choice.reason),
-            )
-        }
+                Health::Warning,
+                "qemu, because KVM is not usable: machines run, several times slower",
+            ),
+        },
         Err(error) => Check::new("driver", Health::Error, error.to_string()),
     }
 }

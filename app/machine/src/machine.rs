@@ -326,6 +326,7 @@ impl Machine {
         blocking(move || {
             let files = &inner.files;
             let running = || Error::Running(inner.name.clone());
+            crate::paths::create_private(files.directory())?;
             crate::paths::create_private(files.runtime())?;
             // Neither starting nor running, nor able to until the locks are gone.
             let _starting = Lock::try_acquire(&files.start_lock())?.ok_or_else(running)?;
@@ -351,14 +352,6 @@ impl Machine {
     pub async fn console_log(&self) -> Result<Vec<u8>> {
         let path = self.inner.files.console_log();
         blocking(move || console::read_tail(&path)).await
-    }
-
-    /// Its settings, for a change. They count from the next boot on.
-    ///
-    /// # Errors
-    /// [`Error::Settings`], [`Error::Io`].
-    pub fn settings(&self) -> Result<Settings> {
-        Settings::load(&self.inner.files)
     }
 }
 

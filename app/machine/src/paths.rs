@@ -207,9 +207,10 @@ impl MachineFiles {
         self.runtime.join("control.sock")
     }
 
-    /// Locked by the monitor for as long as it runs.
+    /// Locked by the monitor for as long as it runs. Beside the disk, which it
+    /// protects: another login session may have another runtime directory.
     pub fn lock(&self) -> PathBuf {
-        self.runtime.join("lock")
+        self.directory.join("lock")
     }
 
     /// Locked by whoever starts or removes the machine.

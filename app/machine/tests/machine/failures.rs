@@ -99,8 +99,8 @@ async fn doctor_agrees(home: Home) {
     let kvm = check(&report, "KVM");
     let driver = check(&report, "driver");
     let expected = match kvm.health {
-        doctor::Health::Ok => "kvm, ",
-        _ => "qemu, ",
+        doctor::Health::Ok => "kvm",
+        _ => "qemu",
     };
     assert!(driver.detail.starts_with(expected), "{report}");
     assert_eq!(check(&report, "directories").health, doctor::Health::Ok);

@@ -87,7 +87,8 @@ pub(super) fn arguments(
         "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on".into(),
     );
     add("-chardev", inherited("console", console).into());
-    add("-device", "virtio-serial-device".into());
+    // One port: no control queue, and the console is there as soon as its driver is.
+    add("-device", "virtio-serial-device,max_ports=1".into());
     add("-device", "virtconsole,chardev=console".into());
     // The orderly power-off: a byte of zero there ends QEMU with exit code 1.
     add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04".into());
