@@ -607,8 +607,22 @@ fn records_survive_a_kill_of_the_agent() {
     let created = agent
         .create(command(&["true"]), HostConfig::default())
         .unwrap();
-    let pid = agent.inspect(&running).unwrap().state.pid;
+    let once = HostConfig {
+        auto_remove: Some(true),
+        ..HostConfig::default()
+    };
+    let once = agent.create(command(&["sleep", "1000"]), once).unwrap();
+    agent.start_container(&once).unwrap();
+    let pids = [&running, &once].map(|id| agent.inspect(id).unwrap().state.pid);
     agent.kill_and_start();
+    // In a machine they would have gone with PID 1.
+    for pid in pids {
+        let killed = std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+    }
+    assert_eq!(agent.inspect(&once).unwrap_err().kind, ErrorKind::NotFound);
 
     let state = agent.inspect("running").unwrap().state;
     assert_eq!(
@@ -619,12 +633,11 @@ fn records_survive_a_kill_of_the_agent() {
         agent.inspect(&created).unwrap().state.status,
         Status::Created
     );
-    // In a machine it would have gone with PID 1.
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status();
-    assert!(killed.unwrap().success());
+    // A power cut takes folders that were only just made.
+    std::fs::remove_dir_all(agent.data().join("containers").join(&created)).unwrap();
+    let mut wait = agent.wait(&created, WaitCondition::NextExit);
     agent.start_container(&created).unwrap();
+    assert_eq!(wait.wait_result().exit_code, 0);
     agent.call(remove(&running, false)).unwrap();
 }
 

@@ -116,7 +116,7 @@ impl Containers {
         let folder = self.shared.paths.container(&id);
         let make = || -> Result<()> {
             std::fs::create_dir_all(&folder).context("cannot make the container's folder")?;
-            spec::files::write(&container, &folder)
+            spec::files::write_missing(&container, &folder)
                 .context("cannot write the container's files")?;
             let points = volumes
                 .iter()

@@ -297,7 +297,8 @@ impl Containers {
             if state.is_running() {
                 state.status = Status::Exited;
                 state.exit_code = LOST;
-                state.finished_at = clock::now();
+                // The clock may not be set yet.
+                state.finished_at = clock::now().max(state.started_at);
                 state.pid = 0;
                 records.put(&record)?;
             }

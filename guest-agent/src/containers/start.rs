@@ -181,6 +181,10 @@ impl Containers {
     fn prepare(&self, container: &Container) -> Result<(User, Confinement)> {
         let paths = &self.shared.paths;
         let (folder, root) = (paths.container(&container.id), paths.rootfs(&container.id));
+        // Folders that were made right before a power cut are not on the disk.
+        fs::create_dir_all(&folder)
+            .and_then(|()| spec::files::write_missing(container, &folder))
+            .context("cannot write the container's files")?;
         let layers = self.shared.images.layers(&container.image_id)?;
         overlay::mount(&layers, &folder.join("upper"), &folder.join("work"), &root)
             .context("cannot mount the container's root file system")?;
@@ -203,7 +207,10 @@ impl Containers {
         }
         for mount in &container.mounts {
             if let (Some(source), Some(destination)) = (&mount.source, &mount.destination) {
-                volumes::fill(&rootfs, Path::new(destination), Path::new(source))
+                fs::create_dir_all(source)
+                    .and_then(|()| {
+                        volumes::fill(&rootfs, Path::new(destination), Path::new(source))
+                    })
                     .context(format_args!("cannot prepare the volume for {destination}"))?;
             }
         }

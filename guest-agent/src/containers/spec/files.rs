@@ -1,18 +1,33 @@
 //! The files in `/etc` that the agent makes for a container.
 
-use std::{fmt::Write, fs, io, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use guest_protocol::container::Container;
 
-/// Writes `hosts`, `hostname` and `resolv.conf` into the container's `folder`.
+/// Writes `hosts`, `hostname` and `resolv.conf` into the container's `folder`,
+/// those that are not there; what a container made of them stays.
 ///
 /// # Errors
 /// When they cannot be written.
-pub(crate) fn write(container: &Container, folder: &Path) -> io::Result<()> {
+pub(crate) fn write_missing(container: &Container, folder: &Path) -> io::Result<()> {
     let hostname = super::hostname(container);
-    fs::write(folder.join("hosts"), hosts(container, &hostname))?;
-    fs::write(folder.join("hostname"), format!("{hostname}\n"))?;
-    fs::write(folder.join("resolv.conf"), resolv_conf(container))
+    for (name, text) in [
+        ("hosts", hosts(container, &hostname)),
+        ("hostname", format!("{hostname}\n")),
+        ("resolv.conf", resolv_conf(container)),
+    ] {
+        match File::create_new(folder.join(name)) {
+            Ok(mut file) => file.write_all(text.as_bytes())?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn hosts(container: &Container, hostname: &str) -> String {
