@@ -47,27 +47,32 @@ impl Failure {
         }
     }
 
-    /// With another exit code.
-    pub(crate) fn with_code(mut self, code: u8) -> Self {
-        self.code = code;
-        self
+    /// The container's command did not start: as [`Failure::before_run`], with 127
+    /// for a command that is not found and 126 for one that is not executable.
+    /// Only the wording tells.
+    pub(crate) fn at_start(mut self, command: &str) -> Self {
+        let message = self.message.as_deref().unwrap_or_default();
+        let is = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+        if self.code != 1 {
+            // It is about something else.
+        } else if is(&["executable file not found", "no such file or directory"]) {
+            self.code = COMMAND_NOT_FOUND;
+        } else if is(&["permission denied", "is a directory"]) {
+            self.code = COMMAND_NOT_EXECUTABLE;
+        }
+        self.before_run(command)
     }
 
     /// A failure of `command` before the container ran, in Docker's form and with
-    /// its codes: 127 and 126 for a command that is not found or not executable,
-    /// which only the wording tells, and 125.
+    /// its code.
     pub(crate) fn before_run(self, command: &str) -> Self {
         let Some(message) = self.message else {
             return self;
         };
-        let is = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-        let code = match self.code {
-            1 if is(&["executable file not found", "no such file or directory"]) => {
-                COMMAND_NOT_FOUND
-            }
-            1 if is(&["permission denied", "is a directory"]) => COMMAND_NOT_EXECUTABLE,
-            1 => ENGINE_FAILED,
-            code => code,
+        let code = if self.code == 1 {
+            ENGINE_FAILED
+        } else {
+            self.code
         };
         let message = if message.starts_with("dctl: ") {
             message
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn codes_before_a_run_are_dockers() {
-        let code = |message: &str| Failure::new(message).before_run("run").code;
+        let code = |message: &str| Failure::new(message).at_start("run").code;
         assert_eq!(
             code("Error response from daemon: exec: \"x\": executable file not found in $PATH"),
             127
@@ -164,6 +169,10 @@ mod tests {
         assert_eq!(code("exec /etc: permission denied"), 126);
         assert_eq!(code("exec /etc: is a directory"), 126);
         assert_eq!(code("Conflict. The container name is already in use"), 125);
+        let before = Failure::new("cannot use /dev/kvm: permission denied").before_run("run");
+        assert_eq!(before.code, 125);
+        let engine = Failure::engine("permission denied").at_start("run");
+        assert_eq!(engine.code, 125);
     }
 
     #[test]

@@ -110,6 +110,8 @@ async fn connect_if_running(socket: &Path) -> Result<Option<Client>, Failure> {
         {
             Ok(None)
         }
+        // One that is about to end.
+        Err(Error::Lost(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -224,7 +224,7 @@ impl ExitStatus {
         match self {
             Self {
                 error: Some(error), ..
-            } => Err(Failure::new(error.message).with_code(failure::ENGINE_FAILED)),
+            } => Err(Failure::engine(error.message)),
             Self { status_code: 0, .. } => Ok(()),
             Self { status_code, .. } => Err(Failure::silent(
                 u8::try_from(status_code).unwrap_or(u8::MAX),

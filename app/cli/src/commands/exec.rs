@@ -114,7 +114,7 @@ pub(crate) async fn run(
         detach_keys: arguments.detach_keys.unwrap_or_default(),
         resize_path: path(&exec.id, "resize"),
     };
-    let fails = |failure: Failure| failure.before_run("exec");
+    let fails = |failure: Failure| failure.at_start("exec");
     let hijacked = client
         .hijack(&start.upgrade())
         .await

@@ -90,7 +90,9 @@ pub(crate) async fn run(environment: &Environment, arguments: RunArguments) -> R
     if attached.any() {
         run_attached(&client, &id, &arguments, attached).await
     } else {
-        container::start(&client, &id).await.map_err(fails)?;
+        container::start(&client, &id)
+            .await
+            .map_err(|failure| failure.at_start("run"))?;
         failure::print_line(id)
     }
 }
@@ -124,7 +126,7 @@ async fn run_attached(
             // its name is free again.
             let _ = waiting.finish().await;
         }
-        return Err(fails(failure));
+        return Err(failure.at_start("run"));
     }
     if let Some(signals) = &signals {
         signals.started();

@@ -69,7 +69,7 @@ impl RawMode {
         let mut raw = modes.clone();
         raw.make_raw();
         *saved() = Some(modes);
-        if let Err(error) = tcsetattr(stdin, OptionalActions::Drain, &raw) {
+        if let Err(error) = tcsetattr(stdin, OptionalActions::Now, &raw) {
             *saved() = None;
             return Err(error.into());
         }
@@ -100,7 +100,7 @@ pub(crate) fn reenter_raw() {
 pub(crate) fn restore() {
     if let Some(modes) = saved().take() {
         // A terminal that is gone needs no restoring.
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &modes);
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &modes);
     }
 }
 
