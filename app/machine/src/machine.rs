@@ -77,7 +77,7 @@ impl fmt::Display for Stage {
 pub enum RunState {
     /// No monitor runs.
     Off,
-    /// A monitor runs; the guest is not ready yet.
+    /// This process starts it; the guest is not ready yet.
     Starting,
     /// It runs.
     Running,
@@ -236,10 +236,19 @@ impl Machine {
         let files = &self.inner.files;
         let settings = Settings::load(files)?;
         let disk = disk::usage(&files.disk())?;
+        let (starting, driver) = match &*self.inner.stage.borrow() {
+            Stage::Preparing => (true, None),
+            Stage::Booting(choice) => (true, Some(choice.clone())),
+            Stage::Off | Stage::Running => (false, None),
+        };
         let mut status = Status {
             name: self.inner.name.clone(),
-            state: RunState::Off,
-            driver: None,
+            state: if starting {
+                RunState::Starting
+            } else {
+                RunState::Off
+            },
+            driver,
             cpus: settings.cpus(),
             memory_mib: settings.memory_mib(),
             disk_size: disk.size,
@@ -254,16 +263,12 @@ impl Machine {
         let Some(mut control) = Control::connect(&files.control_socket()).await? else {
             return Ok(status);
         };
-        status.driver = boot::recorded_choice(files);
+        status.driver = status.driver.or_else(|| boot::recorded_choice(files));
         status.process_id = control.process().map(|pid| pid.as_raw_pid() as u32);
         let Ok(state) = control.state().await else {
             status.state = RunState::Unresponsive;
             return Ok(status);
         };
-        let starting = matches!(
-            *self.inner.stage.borrow(),
-            Stage::Preparing | Stage::Booting(_)
-        );
         status.state = match state.run_state {
             control::RunState::Running if starting => RunState::Starting,
             control::RunState::Running => RunState::Running,

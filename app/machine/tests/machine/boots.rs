@@ -93,6 +93,9 @@ async fn stop_before_ready(home: Home) {
         .wait_for(|stage| matches!(stage, Stage::Booting(_)))
         .await
         .unwrap();
+    let status = machine.status().await.unwrap();
+    assert_eq!(status.state, RunState::Starting);
+    assert!(status.driver.is_some());
     machine.stop(Duration::ZERO).await.unwrap();
     let error = boot.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
