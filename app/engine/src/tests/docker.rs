@@ -21,7 +21,7 @@ use super::{
 };
 
 /// More than any command in these tests takes.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An agent in developer mode; it ends with the test.
 struct DeveloperAgent {
