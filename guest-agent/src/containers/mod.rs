@@ -10,12 +10,14 @@
 //! remove, one at a time; its `record` only for a look or a change. The end of a
 //! process is handled without `lifecycle`, since `stop` holds it while it waits.
 
+mod cgroup;
 pub(crate) mod create;
 mod events;
 mod exec;
 mod names;
 mod records;
 mod remove;
+mod restart_policy;
 pub(crate) mod signal;
 mod spec;
 mod start;
@@ -348,7 +350,7 @@ impl Containers {
         let wanted: Vec<_> = self
             .entries()
             .into_iter()
-            .filter(|entry| start::wanted_after_boot(&entry.record()))
+            .filter(|entry| restart_policy::wanted_after_boot(&entry.record()))
             .collect();
         for entry in wanted {
             if let Err(error) = self.start_entry(&entry).await {

@@ -11,7 +11,6 @@ use std::{
 use guest_protocol::{
     AgentError, ErrorKind,
     container::{Container, Status},
-    docker::RestartPolicyNameEnum,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
@@ -20,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Containers, Entry, LOST, Record, log_limits, shape,
+    Containers, Entry, LOST, Record, cgroup, log_limits,
+    restart_policy::wanted_after,
+    shape,
     spec::{self, Sources, rootfs::Rootfs, user, user::User},
     volumes,
 };
@@ -51,9 +52,6 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A run this long was a success: the next pause is the first again.
 const LONG_RUN: Duration = Duration::from_secs(10);
-
-/// Where the kernel's cgroup hierarchy is.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Containers {
     /// Starts a container.
@@ -260,7 +258,7 @@ impl Containers {
     ) -> Result<(Created, AgentEnds)> {
         let paths = &self.shared.paths;
         let devices = spec::resources::device_rules(&container.host_config)?
-            .map(|rules| (cgroup(&container.id), rules));
+            .map(|rules| (cgroup::path(&container.id), rules));
         let job = |console: Option<PathBuf>| Job::Container {
             id: container.id.clone(),
             bundle: paths.bundle(&container.id),
@@ -336,10 +334,9 @@ impl Containers {
     ) {
         let began = Instant::now();
         let code = exit.await.unwrap_or(LOST);
-        let cgroup = cgroup(&entry.id);
-        let out_of_memory = was_out_of_memory(&cgroup);
+        let out_of_memory = cgroup::was_out_of_memory(&entry.id);
         // With a shared pid namespace its processes do not go with the first one.
-        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        cgroup::kill(&entry.id);
         let _ = timeout(OUTPUT_GRACE, stdio.ended()).await;
         self.clear(&entry).await;
 
@@ -416,7 +413,8 @@ impl Containers {
     /// goes in the background.
     async fn clear(&self, entry: &Entry) {
         let (paths, id) = (&self.shared.paths, &entry.id);
-        if let Err(error) = remove_cgroup(&cgroup(id)).await {
+        cgroup::kill(id);
+        if let Err(error) = cgroup::remove(id).await {
             tracing::warn!("the cgroup of container {id} is left over: {error}");
         }
         let root = paths.rootfs(id);
@@ -475,121 +473,4 @@ fn give_to(ends: &ProcessEnds, user: &User) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn cgroup(id: &str) -> PathBuf {
-    let path = spec::cgroup_path(id);
-    Path::new(CGROUPS).join(path.trim_start_matches('/'))
-}
-
-fn was_out_of_memory(cgroup: &Path) -> bool {
-    fs::read_to_string(cgroup.join("memory.events")).is_ok_and(|events| {
-        events
-            .lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "))
-            .any(|count| count.trim() != "0")
-    })
-}
-
-/// Removes a cgroup with those that the container made in it.
-async fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
-    // Killed processes leave a cgroup a moment after they are gone.
-    for _ in 0..100 {
-        match remove_cgroup_tree(cgroup) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            result => return result,
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    remove_cgroup_tree(cgroup)
-}
-
-fn remove_cgroup_tree(cgroup: &Path) -> io::Result<()> {
-    match fs::remove_dir(cgroup) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-        result => return result,
-    }
-    for item in fs::read_dir(cgroup)? {
-        let item = item?;
-        if item.file_type()?.is_dir() {
-            remove_cgroup_tree(&item.path())?;
-        }
-    }
-    fs::remove_dir(cgroup)
-}
-
-/// Whether its restart policy wants a container again that ended with `code`.
-fn wanted_after(record: &Record, code: i64) -> bool {
-    let Some(policy) = &record.container.host_config.restart_policy else {
-        return false;
-    };
-    if record.stopped_by_user {
-        return false;
-    }
-    match policy.name {
-        Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED) => true,
-        Some(RestartPolicyNameEnum::ON_FAILURE) => {
-            let most = policy.maximum_retry_count.unwrap_or(0);
-            code != 0 && (most == 0 || record.container.restart_count < most)
-        }
-        _ => false,
-    }
-}
-
-/// Whether its restart policy wants a container running after a boot.
-pub(super) fn wanted_after_boot(record: &Record) -> bool {
-    let state = &record.container.state;
-    let name = record
-        .container
-        .host_config
-        .restart_policy
-        .as_ref()
-        .and_then(|policy| policy.name);
-    match name {
-        Some(RestartPolicyNameEnum::ALWAYS) => state.status == Status::Exited,
-        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => {
-            state.status == Status::Exited && !record.stopped_by_user
-        }
-        Some(RestartPolicyNameEnum::ON_FAILURE) => {
-            state.exit_code == LOST && wanted_after(record, state.exit_code)
-        }
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use guest_protocol::docker::{HostConfig, RestartPolicy};
-
-    use super::*;
-
-    fn record(name: RestartPolicyNameEnum, most: i64) -> Record {
-        let mut record = Record::default();
-        record.container.host_config = HostConfig {
-            restart_policy: Some(RestartPolicy {
-                name: Some(name),
-                maximum_retry_count: Some(most),
-            }),
-            ..HostConfig::default()
-        };
-        record
-    }
-
-    #[test]
-    fn policies_decide_as_docker_says() {
-        use RestartPolicyNameEnum as Policy;
-        assert!(!wanted_after(&record(Policy::NO, 0), 1));
-        assert!(wanted_after(&record(Policy::ALWAYS, 0), 0));
-        assert!(!wanted_after(&record(Policy::ON_FAILURE, 0), 0));
-        assert!(wanted_after(&record(Policy::ON_FAILURE, 0), 1));
-        let mut tired = record(Policy::ON_FAILURE, 3);
-        tired.container.restart_count = 3;
-        assert!(!wanted_after(&tired, 1));
-        let mut stopped = record(Policy::ALWAYS, 0);
-        stopped.stopped_by_user = true;
-        assert!(!wanted_after(&stopped, 1));
-        stopped.container.state.status = Status::Exited;
-        assert!(wanted_after_boot(&stopped));
-    }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use guest_protocol::{AgentError, ErrorKind, methods::ProcessList};
 
-use super::{Containers, spec};
+use super::{Containers, cgroup};
 use crate::{clock, error::Result};
 
 const TITLES: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
@@ -25,10 +25,8 @@ impl Containers {
                 format!("container {} is not running", entry.id),
             ));
         }
-        let path = spec::cgroup_path(&entry.id);
-        let root = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
         let mut ids = Vec::new();
-        collect(&root, &mut ids);
+        collect(&cgroup::path(&entry.id), &mut ids);
         ids.sort_unstable();
         Ok(ProcessList {
             titles: TITLES.map(str::to_owned).to_vec(),

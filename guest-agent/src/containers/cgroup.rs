@@ -1,0 +1,66 @@
+//! A container's cgroup, from the agent's side: where it is, what it says at the end,
+//! and its removal. libcontainer makes it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::spec;
+
+/// Where the kernel's cgroup hierarchy is.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Where the cgroup of container `id` is.
+pub(super) fn path(id: &str) -> PathBuf {
+    Path::new(ROOT).join(spec::cgroup_path(id).trim_start_matches('/'))
+}
+
+/// Kills whatever is left in it.
+pub(super) fn kill(id: &str) {
+    // There may be none, if the container was not made.
+    let _ = fs::write(path(id).join("cgroup.kill"), "1");
+}
+
+/// Whether the kernel killed something in it for want of memory.
+pub(super) fn was_out_of_memory(id: &str) -> bool {
+    fs::read_to_string(path(id).join("memory.events")).is_ok_and(|events| {
+        events
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count.trim() != "0")
+    })
+}
+
+/// Removes it with those that the container made in it.
+///
+/// # Errors
+/// When a process in it does not go.
+pub(super) async fn remove(id: &str) -> io::Result<()> {
+    let cgroup = path(id);
+    // Killed processes leave a cgroup a moment after they are gone.
+    for _ in 0..100 {
+        match remove_tree(&cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            result => return result,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    remove_tree(&cgroup)
+}
+
+fn remove_tree(cgroup: &Path) -> io::Result<()> {
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+        result => return result,
+    }
+    for item in fs::read_dir(cgroup)? {
+        let item = item?;
+        if item.file_type()?.is_dir() {
+            remove_tree(&item.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}
