@@ -139,10 +139,6 @@ impl Connection {
         self.ports
     }
 
-    pub(super) fn socket(&self) -> &UnixStream {
-        &self.socket
-    }
-
     /// Whether it waits for the guest's answer.
     pub(super) fn is_opening(&self) -> bool {
         matches!(self.phase, Phase::Wanted | Phase::Requested)
@@ -278,6 +274,22 @@ impl Connection {
             flags: 0,
             buffer_size: self.window,
             forwarded: self.forwarded.0,
+        }
+    }
+
+    /// What tells the guest that it is over.
+    pub(super) fn reset(&self) -> Header {
+        Header {
+            source_cid: HOST_CID,
+            destination_cid: self.guest_cid,
+            source_port: self.ports.host,
+            destination_port: self.ports.guest,
+            length: 0,
+            socket_type: TYPE_STREAM,
+            operation: Operation::Reset,
+            flags: 0,
+            buffer_size: 0,
+            forwarded: 0,
         }
     }
 

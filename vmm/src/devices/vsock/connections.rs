@@ -4,7 +4,7 @@
 //! watch.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -15,17 +15,14 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    event::epoll,
+    event::{Timespec, epoll},
     io::Errno,
     net::{SocketFlags, accept_with},
-    time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-        timerfd_settime,
-    },
 };
 
 use super::{
     connection::{Connection, Ports, SocketEvent, Verdict},
+    deadlines::Deadlines,
     handshake::{Handshake, Progress},
     listener::Listener,
     packet::{HOST_CID, Header, Operation, TYPE_STREAM},
@@ -71,11 +68,7 @@ pub(super) struct Connections {
     accept_after_close: bool,
     /// That has happened before: it was said.
     accept_failed: bool,
-    timer: OwnedFd,
-    /// When the timer fires, if it does.
-    armed: Option<Instant>,
-    /// When patience with an id ends.
-    deadlines: BTreeSet<(Instant, u64)>,
+    deadlines: Deadlines,
     next_id: u64,
     next_port: u32,
     handshakes: HashMap<u64, Pending<Handshake>>,
@@ -94,14 +87,11 @@ struct Pending<T> {
 impl Connections {
     pub(super) fn new(cid: u32, listener: Listener) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let timer = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
+        let deadlines = Deadlines::new()?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         let token = epoll::EventData::new_u64;
         epoll::add(&epoll, listener.socket(), token(LISTENER), edge)?;
-        epoll::add(&epoll, &timer, token(TIMER), edge)?;
+        epoll::add(&epoll, &deadlines, token(TIMER), edge)?;
         Ok(Self {
             cid: cid.into(),
             limit: MAX_CONNECTIONS,
@@ -110,9 +100,7 @@ impl Connections {
             accepting: true,
             accept_after_close: false,
             accept_failed: false,
-            timer,
-            armed: None,
-            deadlines: BTreeSet::new(),
+            deadlines,
             next_id: FIRST_ID,
             next_port: FIRST_HOST_PORT,
             handshakes: HashMap::new(),
@@ -205,18 +193,7 @@ impl Connections {
     /// Answers a packet with a reset (5.10.6.4), to where it came from.
     fn refuse(&mut self, header: &Header) {
         if header.operation != Operation::Reset {
-            self.resets.push_back(Header {
-                source_cid: header.destination_cid,
-                destination_cid: header.source_cid,
-                source_port: header.destination_port,
-                destination_port: header.source_port,
-                length: 0,
-                socket_type: header.socket_type,
-                operation: Operation::Reset,
-                flags: 0,
-                buffer_size: 0,
-                forwarded: 0,
-            });
+            self.resets.push_back(header.reset_in_answer());
         }
     }
 
@@ -230,8 +207,10 @@ impl Connections {
             .listener
             .connect_host_port(ports.host)
             .and_then(|socket| {
+                let id = self.watch(&socket)?;
                 let connection = Connection::from_guest(ports, socket, window, request);
-                self.add(connection, None)
+                self.insert(id, connection, None);
+                Ok(())
             });
         if let Err(error) = opened {
             tracing::debug!(port = ports.host, %error, "a connection of the guest is refused");
@@ -254,7 +233,12 @@ impl Connections {
             let flags = event.flags;
             match event.data.u64() {
                 LISTENER => self.accepting = true,
-                TIMER => self.expire()?,
+                TIMER => {
+                    for id in self.deadlines.expired()? {
+                        self.handshakes.remove(&id);
+                        self.close_with_reset(id);
+                    }
+                }
                 id => {
                     let event = SocketEvent {
                         readable: flags.intersects(
@@ -277,7 +261,7 @@ impl Connections {
     /// timer. Called after anything else was.
     pub(super) fn settle(&mut self) -> io::Result<()> {
         self.accept();
-        self.arm()
+        self.deadlines.arm()
     }
 
     fn socket_event(&mut self, id: u64, event: SocketEvent) {
@@ -315,8 +299,7 @@ impl Connections {
 
     fn begin_handshake(&mut self, socket: UnixStream) -> io::Result<()> {
         let id = self.watch(&socket)?;
-        let deadline = Instant::now() + PATIENCE;
-        self.deadlines.insert((deadline, id));
+        let deadline = self.deadlines.add(id, PATIENCE);
         self.handshakes.insert(
             id,
             Pending {
@@ -348,7 +331,8 @@ impl Connections {
             };
             let socket = it.into_socket();
             let connection = Connection::from_host(ports, self.cid, socket, self.window());
-            self.insert(id, connection, Some(Instant::now() + PATIENCE));
+            let deadline = self.deadlines.add(id, PATIENCE);
+            self.insert(id, connection, Some(deadline));
         }
     }
 
@@ -376,12 +360,6 @@ impl Connections {
         }
     }
 
-    fn add(&mut self, connection: Connection, deadline: Option<Instant>) -> io::Result<()> {
-        let id = self.watch(connection.socket())?;
-        self.insert(id, connection, deadline);
-        Ok(())
-    }
-
     fn watch(&mut self, socket: &UnixStream) -> io::Result<u64> {
         let id = self.next_id;
         // Not to be used up: 2^64 connections.
@@ -396,9 +374,6 @@ impl Connections {
     }
 
     fn insert(&mut self, id: u64, connection: Connection, deadline: Option<Instant>) {
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, id));
-        }
         self.ids.insert(connection.ports(), id);
         let it = connection;
         self.open.insert(id, Pending { it, deadline });
@@ -438,19 +413,7 @@ impl Connections {
         if let Some(Pending { it, .. }) = self.open.get(&id)
             && it.known_to_guest()
         {
-            let ports = it.ports();
-            self.resets.push_back(Header {
-                source_cid: HOST_CID,
-                destination_cid: self.cid,
-                source_port: ports.host,
-                destination_port: ports.guest,
-                length: 0,
-                socket_type: TYPE_STREAM,
-                operation: Operation::Reset,
-                flags: 0,
-                buffer_size: 0,
-                forwarded: 0,
-            });
+            self.resets.push_back(it.reset());
         }
         self.close(id);
     }
@@ -469,56 +432,8 @@ impl Connections {
 
     fn forget_deadline(&mut self, id: u64, deadline: Option<Instant>) {
         if let Some(deadline) = deadline {
-            self.deadlines.remove(&(deadline, id));
+            self.deadlines.forget(id, deadline);
         }
-    }
-
-    /// Gives up on those who took too long.
-    fn expire(&mut self) -> io::Result<()> {
-        let mut expirations = [0; 8];
-        match rustix::io::read(&self.timer, &mut expirations) {
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.armed = None;
-        let now = Instant::now();
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop_first();
-            self.handshakes.remove(&id);
-            self.close_with_reset(id);
-        }
-        Ok(())
-    }
-
-    /// Sets the timer to the first deadline. A timer that fires earlier is left alone:
-    /// it is set anew then.
-    fn arm(&mut self) -> io::Result<()> {
-        let Some(&(deadline, _)) = self.deadlines.first() else {
-            return Ok(());
-        };
-        if self.armed.is_some_and(|armed| armed <= deadline) {
-            return Ok(());
-        }
-        // Zero would disarm it.
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
-        let once = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            },
-        };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
-        self.armed = Some(deadline);
-        Ok(())
     }
 }
 

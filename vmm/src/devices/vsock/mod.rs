@@ -8,7 +8,8 @@
 //!
 //! - [`packet`]: the header on the wire.
 //! - [`connection`]: one stream, its credit and its two ends.
-//! - [`connections`]: all of them, their events, turns and time-outs.
+//! - [`connections`]: all of them, their events and turns; [`deadlines`]: their
+//!   time-outs.
 //! - [`handshake`], [`listener`]: the unix sockets.
 //!
 //! Packets are read and written here rather than with the `virtio-vsock` crate: that
@@ -17,6 +18,7 @@
 
 mod connection;
 mod connections;
+mod deadlines;
 mod handshake;
 mod listener;
 mod packet;

@@ -76,6 +76,22 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// The reset that answers this packet: to where it came from.
+    pub(super) fn reset_in_answer(&self) -> Self {
+        Self {
+            source_cid: self.destination_cid,
+            destination_cid: self.source_cid,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            length: 0,
+            socket_type: self.socket_type,
+            operation: Operation::Reset,
+            flags: 0,
+            buffer_size: 0,
+            forwarded: 0,
+        }
+    }
+
     pub(super) fn decode(bytes: &[u8; HEADER_SIZE]) -> Self {
         let mut fields = Fields(bytes);
         Self {
