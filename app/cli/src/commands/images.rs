@@ -11,12 +11,13 @@ use super::Environment;
 use crate::{
     client::Call,
     failure::{self, Failure},
-    options::{filter, reference::Reference},
+    options::filter,
     output::{
         human,
         table::{Column, Format, Row},
     },
 };
+use guest_protocol::Reference;
 
 /// Arguments of `images`.
 #[derive(Debug, Args)]
@@ -251,22 +252,23 @@ pub(crate) struct TagArguments {
 
 /// `dctl tag`.
 pub(crate) async fn tag(environment: &Environment, arguments: TagArguments) -> Result<(), Failure> {
-    let target = Reference::parse(&arguments.target)
-        .ok()
-        .filter(|reference| reference.digest.is_none());
-    let Some(target) = target else {
-        return Err(Failure::new(format!(
-            "Error parsing reference: \"{}\" is not a valid repository/tag: {}",
-            arguments.target,
-            Reference::parse(&arguments.target)
-                .err()
-                .unwrap_or_else(|| "refusing to create a tag with a digest reference".into())
-        )));
+    let unusable = |why: String| {
+        Failure::new(format!(
+            "Error parsing reference: \"{}\" is not a valid repository/tag: {why}",
+            arguments.target
+        ))
     };
+    let target =
+        Reference::parse(&arguments.target).map_err(|error| unusable(error.to_string()))?;
+    if target.digest().is_some() {
+        return Err(unusable(
+            "refusing to create a tag with a digest reference".to_owned(),
+        ));
+    }
     let client = environment.machine().await?;
     let call = Call::post(format!("/images/{}/tag", Call::segment(&arguments.source)))
-        .query("repo", &target.repository)
-        .query_if("tag", target.tag.as_ref());
+        .query("repo", target.familiar_name())
+        .query("tag", target.version());
     Ok(client.done(&call).await?)
 }
 

@@ -8,10 +8,10 @@ use super::Environment;
 use crate::{
     client::{Call, Client, Error},
     failure::{self, Failure},
-    options::reference::Reference,
     output::progress::{Message, Progress},
     session::terminal,
 };
+use guest_protocol::Reference;
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -43,18 +43,18 @@ pub(crate) async fn run(
     environment: &Environment,
     arguments: PullArguments,
 ) -> Result<(), Failure> {
-    let reference = Reference::parse(&arguments.name)?;
+    let reference = Reference::parse(&arguments.name).map_err(|error| error.to_string())?;
     let client = environment.machine().await?;
     let output = if arguments.quiet {
         Output::None
     } else {
-        if Reference::is_name_only(&arguments.name) {
+        if reference.tag().is_none() && reference.digest().is_none() {
             failure::print_line("Using default tag: latest")?;
         }
         Output::Stdout
     };
     pull(&client, &reference, arguments.platform.as_deref(), output).await?;
-    failure::print_line(reference.canonical())
+    failure::print_line(reference.in_full())
 }
 
 /// Pulls an image and shows how it goes.
@@ -65,10 +65,9 @@ pub(crate) async fn pull(
     output: Output,
 ) -> Result<(), Failure> {
     // As Docker's client: a digest goes where a tag would.
-    let tag = reference.digest.as_ref().or(reference.tag.as_ref());
     let call = Call::post("/images/create")
-        .query("fromImage", &reference.repository)
-        .query_if("tag", tag)
+        .query("fromImage", reference.familiar_name())
+        .query("tag", reference.version())
         .query_if("platform", platform);
     let mut messages = client.lines::<Message>(&call).await?;
     let (writer, width): (Box<dyn io::Write>, _) = match output {

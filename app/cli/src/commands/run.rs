@@ -14,9 +14,10 @@ use super::{
 use crate::{
     client::{Call, Client},
     failure::{self, Failure},
-    options::{detach_keys::DetachKeys, reference::Reference},
+    options::detach_keys::DetachKeys,
     session::{Plan, terminal},
 };
+use guest_protocol::Reference;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -146,10 +147,10 @@ async fn create_container(
     options: &ContainerOptions,
     body: &ContainerCreateBody,
 ) -> Result<String, Failure> {
-    let reference = Reference::parse(options.image());
+    let reference = Reference::parse(options.image()).map(Reference::or_latest);
     let id_file = options.cidfile.as_deref().map(IdFile::new).transpose()?;
     if options.pull == PullPolicy::Always {
-        let reference = reference.as_ref().map_err(Clone::clone)?;
+        let reference = reference.as_ref().map_err(ToString::to_string)?;
         pull_image(client, options, reference).await?;
     }
     let call = Call::post("/containers/create")
@@ -161,17 +162,14 @@ async fn create_container(
             if error.is_not_found() && options.pull == PullPolicy::Missing =>
         {
             if !options.quiet {
-                failure::note(format_args!(
-                    "Unable to find image '{}' locally",
-                    reference.familiar()
-                ));
+                failure::note(format_args!("Unable to find image '{reference}' locally"));
             }
             pull_image(client, options, reference).await?;
             client.json(&call).await?
         }
         // It is not an id of an image either, then: say what is wrong with it.
         (Err(error), Err(problem)) if error.is_not_found() => {
-            return Err(Failure::new(problem.clone()));
+            return Err(Failure::new(problem.to_string()));
         }
         (result, _) => result?,
     };

@@ -5,6 +5,5 @@
 pub(crate) mod detach_keys;
 pub(crate) mod environment;
 pub(crate) mod filter;
-pub(crate) mod reference;
 pub(crate) mod resources;
 pub(crate) mod timestamp;
