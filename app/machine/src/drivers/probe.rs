@@ -148,3 +148,37 @@ fn boot_id() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_is_told_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let reason = check_device(&directory.path().join("kvm")).unwrap_err();
+        assert!(reason.contains("does not exist"), "{reason}");
+        let reason = check_device(directory.path()).unwrap_err();
+        assert!(reason.contains("cannot open"), "{reason}");
+    }
+
+    #[test]
+    fn a_verdict_holds_for_one_boot_and_one_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("kvm-probe.json");
+        let save = |version: &str| {
+            let content = Cached {
+                boot_id: "this boot".into(),
+                version: version.into(),
+                verdict: unusable("too slow".into(), true).verdict,
+            };
+            fs::write(&cache, serde_json::to_vec(&content).unwrap()).unwrap();
+        };
+        assert_eq!(cached(&cache, "this boot"), None);
+        save(env!("CARGO_PKG_VERSION"));
+        assert_eq!(cached(&cache, "this boot").unwrap().reason, "too slow");
+        assert_eq!(cached(&cache, "the next"), None);
+        save("0.0.0");
+        assert_eq!(cached(&cache, "this boot"), None);
+    }
+}
