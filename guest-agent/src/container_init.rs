@@ -24,22 +24,24 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         eprintln!("{NAME}: no command specified");
         return ExitCode::from(127);
     };
-    // Blocked before the child is there, so that none is lost; the child gets the
-    // default mask back at exec.
+    // Blocked before the child is there, so that none is lost.
     let signals = block_signals();
-    let child = match Command::new(program)
-        .args(arguments)
-        .process_group(0)
-        .spawn()
-    {
+    let mut command = Command::new(program);
+    command.args(arguments).process_group(0);
+    // SAFETY: `sigprocmask` may be called between fork and exec, and the set that it
+    // reads is a copy of its own.
+    unsafe {
+        command.pre_exec(move || {
+            libc::sigprocmask(libc::SIG_UNBLOCK, &raw const signals, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("{NAME}: exec {}: {error}", program.to_string_lossy());
-            return ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            });
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            return ExitCode::from(if missing { 127 } else { 126 });
         }
     };
     let child_pid = child.id() as i32;
