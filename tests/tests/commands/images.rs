@@ -24,7 +24,7 @@ fn installation() -> &'static Installation {
 fn pull_fails(registry: &HostileRegistry, repository: &str, message: &str) {
     let name = registry.name(repository);
     dctl(&["pull", &name]).fails_with(1, message);
-    dctl(&["inspect", &name]).fails_with(1, "No such");
+    dctl(&["image", "inspect", &name]).fails_with(1, "No such");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_registry_that_wants_a_login_is_said_so() {
     .with_header("WWW-Authenticate", r#"Basic realm="test""#);
     registry.set("/v2/", refusal.clone());
     registry.set("/v2/private/manifests/latest", refusal);
-    pull_fails(&registry, "private", "authentication required");
+    pull_fails(&registry, "private", "unauthorized");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_truncated_layer_is_an_error() {
     let name = registry.name("cut");
     let refused = dctl(&["pull", &name]);
     assert_eq!(refused.code(), 1, "{refused}");
-    dctl(&["inspect", &name]).fails_with(1, "No such");
+    dctl(&["image", "inspect", &name]).fails_with(1, "No such");
     // Nothing stands in the way of the whole one.
     registry.serve("cut", &image);
     dctl(&["pull", &name]).success();

@@ -22,7 +22,7 @@ fn the_agents_log_can_be_read() {
 #[test]
 fn a_command_runs_in_the_machine_itself() {
     let _ = shared();
-    let said = dctl(&["machine", "shell", "cat", "/proc/1/comm"])
+    let said = dctl(&["machine", "shell", "sh", "-c", "cat /proc/1/comm"])
         .success()
         .text();
     assert!(!said.is_empty(), "{said}");

@@ -22,12 +22,10 @@ pub(crate) fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
         let registry = Registry::start();
-        let layouts = tempfile::tempdir().unwrap();
-        let layout = |name: &str| layouts.path().join(name);
-        images::write_busybox(&layout("busybox"));
-        images::write_debian(&layout("debian"));
-        registry.push(&layout("busybox"), "busybox:latest");
-        registry.push(&layout("debian"), "library/debian:bookworm");
+        let layout = tempfile::tempdir().unwrap();
+        images::write_busybox(layout.path());
+        registry.push(layout.path(), "busybox:latest");
+        registry.push(&images::debian(), "library/debian:bookworm");
         let busybox = registry.name("busybox:latest");
         let debian = registry.name("library/debian:bookworm");
         let installation = Installation::new();

@@ -82,7 +82,7 @@ fn an_engine_killed_during_a_pull_leaves_no_half_image() {
     let ended = pull.finish(SOON);
     assert_ne!(ended.code(), 0, "{ended}");
     installation
-        .dctl(&["inspect", &name])
+        .dctl(&["image", "inspect", &name])
         .fails_with(1, "No such");
     registry.serve("slow", &image);
     installation.dctl(&["pull", &name]).success();
