@@ -62,8 +62,9 @@ fn a_resize_reaches_the_command() {
 fn control_c_interrupts_what_runs_and_not_the_shell() {
     let mut terminal = terminal(&["run", "-it", "--rm", &shared().debian, "bash"]);
     terminal.wait_for("# ", LONG);
-    terminal.type_text("sleep 600\r");
-    terminal.wait_for("sleep 600", LONG);
+    // Interrupted only once it runs: before that the interrupt would be bash's.
+    terminal.type_text("sh -c 'echo run-$((1 + 1)); exec sleep 600'\r");
+    terminal.wait_for("run-2", LONG);
     terminal.type_text("\x03");
     terminal.wait_for("# ", LONG);
     terminal.type_text("echo code-$?\r");
