@@ -82,7 +82,7 @@ impl Agent {
             .context("cannot run the agent")?;
         let mut agent = Self { child, socket };
         // It has no way to say so here but to answer.
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + Duration::from_mins(1);
         while UnixStream::connect(&agent.socket).is_err() {
             if let Some(status) = agent.child.try_wait()? {
                 bail!("the agent ended: {status}");

@@ -4,6 +4,11 @@
 //! ratios, with the figures that they come from; times by themselves say nothing
 //! on a software processor. Nothing here is installed on a user's machine.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "figures are printed with one decimal"
+)]
+
 mod boot;
 mod container;
 mod idle;
