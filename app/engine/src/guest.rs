@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dctl_machine::{Error, Machine, Stage};
+use dctl_machine::{DriverKind, Error, Machine, Stage};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -14,6 +14,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A machine, as the engine sees it.
 pub(crate) trait Guest: Send + Sync + 'static {
+    /// Makes its boots use this driver; an error when it runs on another.
+    fn force_driver(&self, driver: DriverKind) -> BoxFuture<'_, Result<(), Error>>;
     /// Boots it if it does not run; callers at the same time share one boot.
     fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Connects to a vsock port of the guest.
@@ -31,6 +33,10 @@ pub(crate) trait Guest: Send + Sync + 'static {
 }
 
 impl Guest for Machine {
+    fn force_driver(&self, driver: DriverKind) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::force_driver(self, driver).boxed()
+    }
+
     fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>> {
         Machine::ensure_running(self).boxed()
     }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::DriverKind;
+
 /// Why something could not be done with a machine.
 ///
 /// Cheap to clone: callers that wait for one boot all get its error.
@@ -49,6 +51,18 @@ pub enum Error {
         /// The most that is possible.
         limit: usize,
     },
+    /// A driver was asked for, and the machine runs on another.
+    #[error(
+        "machine {name} runs on the {running} driver: `dctl machine restart --driver {asked}` boots it on {asked}"
+    )]
+    OtherDriver {
+        /// The machine.
+        name: String,
+        /// What it runs on.
+        running: DriverKind,
+        /// What was asked for.
+        asked: DriverKind,
+    },
     /// A machine's name is not one.
     #[error(
         "'{0}' is not a machine name: use 1 to 32 of a-z, 0-9 and '-', beginning with a letter or digit"
@@ -89,7 +103,7 @@ pub enum Error {
     #[error("the driver '{driver}' was asked for ({by}) but cannot be used: {problem}")]
     DriverUnusable {
         /// Which.
-        driver: crate::DriverKind,
+        driver: DriverKind,
         /// Who asked.
         by: String,
         /// Why not.

@@ -163,10 +163,23 @@ impl Machine {
         &self.inner.files
     }
 
-    /// Forces a driver from the next boot on, or leaves it to the environment,
-    /// `machine.toml` and the probe.
-    pub fn force_driver(&self, driver: Option<DriverKind>) {
-        *lock(&self.inner.flag) = driver;
+    /// Forces a driver for as long as this process boots the machine.
+    ///
+    /// # Errors
+    /// [`Error::OtherDriver`] when it runs on another, [`Error::Settings`].
+    pub async fn force_driver(&self, driver: DriverKind) -> Result<()> {
+        let status = self.status().await?;
+        match status.driver {
+            Some(choice) if choice.driver != driver => Err(Error::OtherDriver {
+                name: status.name,
+                running: choice.driver,
+                asked: driver,
+            }),
+            _ => {
+                *lock(&self.inner.flag) = Some(driver);
+                Ok(())
+            }
+        }
     }
 
     /// Where it is, and each change. A change to [`Stage::Off`] is the end of a

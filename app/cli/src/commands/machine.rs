@@ -23,11 +23,11 @@ const EXEC_ID: &str = "dctl-exec-id";
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachineCommand {
     /// Boot the machine
-    Start,
+    Start(StartArguments),
     /// Power the machine off; containers are stopped first
     Stop,
     /// Power the machine off and boot it again
-    Restart,
+    Restart(StartArguments),
     /// Show what the machine is and how it does
     Status(StatusArguments),
     /// Fetch the log of the machine's agent
@@ -36,6 +36,14 @@ pub(crate) enum MachineCommand {
     Shell(ShellArguments),
     /// Remove the machine with all containers and images in it
     Rm(RemoveArguments),
+}
+
+/// Arguments of `machine start` and `machine restart`.
+#[derive(Debug, Args)]
+pub(crate) struct StartArguments {
+    /// What boots it, instead of what the probe finds: "kvm" or "qemu"
+    #[arg(long, value_name = "DRIVER", value_parser = ["kvm", "qemu"])]
+    driver: Option<String>,
 }
 
 /// Arguments of `machine status`.
@@ -126,15 +134,18 @@ struct Balloon {
 /// `dctl machine …`.
 pub(crate) async fn run(environment: &Environment, command: MachineCommand) -> Result<(), Failure> {
     match command {
-        MachineCommand::Start => environment.machine().await.map(drop),
+        MachineCommand::Start(arguments) => {
+            let client = environment.engine().await?;
+            ensure_running(&client, arguments.driver.as_deref()).await
+        }
         MachineCommand::Stop => {
             let client = environment.engine().await?;
             Ok(client.done(&Call::post("/dctl/machine/stop")).await?)
         }
-        MachineCommand::Restart => {
+        MachineCommand::Restart(arguments) => {
             let client = environment.engine().await?;
             client.done(&Call::post("/dctl/machine/stop")).await?;
-            ensure_running(&client).await
+            ensure_running(&client, arguments.driver.as_deref()).await
         }
         MachineCommand::Status(arguments) => status(environment, &arguments).await,
         MachineCommand::Logs(arguments) => logs(environment, &arguments).await,
@@ -144,14 +155,14 @@ pub(crate) async fn run(environment: &Environment, command: MachineCommand) -> R
 }
 
 /// Boots the machine if it is off. On a terminal a line says so for as long as it
-/// takes, and if the driver was chosen just now, another which.
-pub(crate) async fn ensure_running(client: &Client) -> Result<(), Failure> {
+/// takes, and if the driver was chosen just now, another which. `driver` forces one.
+pub(crate) async fn ensure_running(client: &Client, driver: Option<&str>) -> Result<(), Failure> {
     use std::time::Duration;
 
     // A machine that runs answers in far less; nothing flickers then.
     const PATIENCE: Duration = Duration::from_millis(300);
 
-    let call = Call::post("/dctl/machine/start");
+    let call = Call::post("/dctl/machine/start").query_if("driver", driver);
     let boot = client.done(&call);
     tokio::pin!(boot);
     let mut line = StatusLine::default();

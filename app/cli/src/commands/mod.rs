@@ -257,7 +257,7 @@ impl Environment {
     /// The engine, with a machine that runs.
     async fn machine(&self) -> Result<Client, Failure> {
         let client = self.engine().await?;
-        machine::ensure_running(&client).await?;
+        machine::ensure_running(&client, None).await?;
         Ok(client)
     }
 }

@@ -85,7 +85,9 @@ impl From<CallError> for ApiError {
 impl From<dctl_machine::Error> for ApiError {
     fn from(error: dctl_machine::Error) -> Self {
         let status = match error {
-            dctl_machine::Error::Running(_) => StatusCode::CONFLICT,
+            dctl_machine::Error::Running(_) | dctl_machine::Error::OtherDriver { .. } => {
+                StatusCode::CONFLICT
+            }
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

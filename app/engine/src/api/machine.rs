@@ -29,8 +29,18 @@ pub(super) async fn status(State(context): State<Context>) -> Result<Json<Value>
     Ok(Json(context.agent.guest().status().await?))
 }
 
-/// `POST /dctl/machine/start`
-pub(super) async fn start(State(context): State<Context>) -> Result<StatusCode, ApiError> {
+/// `POST /dctl/machine/start?driver=kvm|qemu`: without `driver`, on whatever the
+/// settings and the probe say.
+pub(super) async fn start(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    if let Some(driver) = parameters.text("driver") {
+        let driver = driver
+            .parse()
+            .map_err(|problem: String| ApiError::bad_request(problem))?;
+        context.agent.guest().force_driver(driver).await?;
+    }
     context.agent.guest().ensure_running().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::http::Method;
-use dctl_machine::Error;
+use dctl_machine::{DriverKind, Error};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,6 +29,10 @@ pub(super) struct SocketGuest {
 }
 
 impl Guest for SocketGuest {
+    fn force_driver(&self, _driver: DriverKind) -> BoxFuture<'_, Result<(), Error>> {
+        async { Ok(()) }.boxed()
+    }
+
     fn ensure_running(&self) -> BoxFuture<'_, Result<(), Error>> {
         self.wanted.fetch_add(1, Ordering::Relaxed);
         async { Ok(()) }.boxed()
