@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
+const SYMBOLIC_LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// An archive being written.
@@ -35,6 +36,11 @@ impl<W: Write> Archive<W> {
     /// Adds a regular file with permissions `mode`.
     pub(crate) fn file(&mut self, path: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
         self.entry(path, REGULAR | mode, (0, 0), contents)
+    }
+
+    /// Adds a symbolic link to `target`.
+    pub(crate) fn symbolic_link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        self.entry(path, SYMBOLIC_LINK | 0o777, (0, 0), target.as_bytes())
     }
 
     /// Adds a character device with its major and minor number.
@@ -132,6 +138,7 @@ mod tests {
         let mut archive = Archive::new(Vec::new());
         archive.directory("bin", 0o755).unwrap();
         archive.file("bin/a", 0o755, b"12345").unwrap();
+        archive.symbolic_link("bin/b", "a").unwrap();
         archive.file("empty", 0o644, b"").unwrap();
         archive.character_device("console", 0o600, (5, 1)).unwrap();
         let bytes = archive.finish().unwrap();
@@ -141,6 +148,7 @@ mod tests {
             [
                 ("bin".to_owned(), 0o040_755, vec![]),
                 ("bin/a".to_owned(), 0o100_755, b"12345".to_vec()),
+                ("bin/b".to_owned(), 0o120_777, b"a".to_vec()),
                 ("empty".to_owned(), 0o100_644, vec![]),
                 ("console".to_owned(), 0o020_600, vec![]),
             ]

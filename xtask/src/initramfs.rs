@@ -4,6 +4,8 @@
 //! It is a cpio archive that is not compressed: the monitor puts it in guest
 //! memory as it is, which costs less than unpacking it at each boot.
 
+mod sparse;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,7 +44,9 @@ pub(crate) fn build(places: &Places) -> Result<PathBuf> {
             shell.display()
         );
     }
-    let archive = archive(&agent, &read(&shell)?, &read(&seed(places)?)?)?;
+    let applets = process::output(Command::new(&shell).arg("--list"))?;
+    let applets: Vec<_> = applets.lines().collect();
+    let archive = archive(&agent, &read(&shell)?, &applets, &read(&seed(places)?)?)?;
     let path = rust::guest_directory(places).join("initramfs.cpio");
     if !fs::read(&path).is_ok_and(|present| present == archive) {
         cache::write(&path, &archive)?;
@@ -50,8 +54,9 @@ pub(crate) fn build(places: &Places) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The initial root with these programs.
-fn archive(agent: &[u8], shell: &[u8], seed: &[u8]) -> Result<Vec<u8>> {
+/// The initial root with these programs; `applets` are the commands that the shell
+/// is when it is called by their names.
+fn archive(agent: &[u8], shell: &[u8], applets: &[&str], seed: &[u8]) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     // Mount points of the agent.
     for directory in ["bin", "data", "dev", "proc", "run", "sys"] {
@@ -63,12 +68,17 @@ fn archive(agent: &[u8], shell: &[u8], seed: &[u8]) -> Result<Vec<u8>> {
     archive.character_device("dev/null", 0o666, (1, 3))?;
     archive.file("init", 0o755, agent)?;
     archive.file("bin/busybox", 0o755, shell)?;
-    archive.file("seed.ext4.zst", 0o644, seed)?;
+    for applet in applets {
+        if *applet != "busybox" {
+            archive.symbolic_link(&format!("bin/{applet}"), "busybox")?;
+        }
+    }
+    archive.file("seed.ext4.sparse.zst", 0o644, seed)?;
     Ok(archive.finish()?)
 }
 
 /// A small ext4 that the agent writes to a blank data disk and grows to the
-/// disk's size while it is mounted, compressed.
+/// disk's size while it is mounted; sparse and compressed.
 fn seed(places: &Places) -> Result<PathBuf> {
     let mkfs = process::need("mke2fs")?;
     let version = Command::new(&mkfs).arg("-V").output()?.stderr;
@@ -98,7 +108,7 @@ fn seed(places: &Places) -> Result<PathBuf> {
         "resize={},hash_seed={SEED_IDENTITY},lazy_itable_init=1,lazy_journal_init=1,nodiscard",
         (4_u64 << 40) / 4096
     );
-    let key = Key::new("1")
+    let key = Key::new("2")
         .with("mke2fs", &version)
         .with("options", options.join(" ").as_bytes())
         .with("extended", extended.as_bytes())
@@ -127,11 +137,14 @@ fn seed(places: &Places) -> Result<PathBuf> {
                 .stderr(Stdio::null()),
         )
         .context("mke2fs made a file system that e2fsck finds faults in")?;
-        compress(&image, &work.join("seed.ext4.zst"))?;
+        let sparse = work.join("seed.ext4.sparse");
+        sparse::write(&image, &sparse).context("cannot write the seed")?;
+        compress(&sparse, &work.join("seed.ext4.sparse.zst"))?;
         fs::remove_file(image)?;
+        fs::remove_file(sparse)?;
         Ok(())
     })?;
-    Ok(entry.join("seed.ext4.zst"))
+    Ok(entry.join("seed.ext4.sparse.zst"))
 }
 
 /// Compresses a file as well as zstd does at reasonable speed.
@@ -153,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_same_programs_make_the_same_archive() {
-        let make = || archive(b"agent", b"shell", b"seed").unwrap();
+        let make = || archive(b"agent", b"shell", &["busybox", "ls"], b"seed").unwrap();
         assert_eq!(make(), make());
     }
 }

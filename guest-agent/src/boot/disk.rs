@@ -7,7 +7,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     os::{fd::AsRawFd, unix::fs::FileExt},
     path::Path,
 };
@@ -17,6 +17,7 @@ use rustix::mount::{
     MountFlags, UnmountFlags, mount as mount_file_system, unmount as unmount_file_system,
 };
 
+use super::seed::{BLOCK, Seed};
 use crate::error::{Context, Result};
 
 /// The data disk: the machine has one.
@@ -47,14 +48,6 @@ const UNFINISHED: &[u8] = b"dctl: a file system is being made";
 /// has its signature there.
 const LOOKED_AT: u64 = 1024 * 1024;
 
-/// The seed's block size; the first block holds the superblock.
-const BLOCK: usize = 4096;
-
-static ZEROES: [u8; BLOCK] = [0; BLOCK];
-
-/// Bytes of the seed that are unpacked at once.
-const CHUNK: usize = 256 * 1024;
-
 /// Blocks of a block group.
 const GROUP_BLOCKS: u64 = 32768;
 
@@ -69,8 +62,8 @@ enum Contents {
     Foreign,
 }
 
-/// Mounts the data disk on `target`; `seed` is a zstd-compressed file system for a
-/// blank one.
+/// Mounts the data disk on `target`; `seed` is the [file system](super::seed) for
+/// a blank one, compressed with zstd.
 ///
 /// # Errors
 /// When there is no disk, it holds something else, or the kernel refuses.
@@ -148,46 +141,24 @@ fn contents(device: &File) -> io::Result<Contents> {
 
 /// Writes the seed so that it counts only when all of it is there.
 fn write_seed(device: &File, seed: impl Read) -> io::Result<()> {
-    let mut seed = zstd::stream::read::Decoder::new(seed)?;
-    let mut first = [0; BLOCK];
-    seed.read_exact(&mut first)?;
-
+    let seed = Seed::open(BufReader::new(zstd::stream::read::Decoder::new(seed)?))?;
+    let mut disk = device;
+    let size = disk.seek(SeekFrom::End(0))?;
+    if seed.length() > size {
+        return Err(io::Error::other(format!(
+            "the disk has {} MiB, and {} is the least",
+            size >> 20,
+            seed.length() >> 20
+        )));
+    }
     let mut mark = [0; BLOCK];
     mark[..UNFINISHED.len()].copy_from_slice(UNFINISHED);
     device.write_all_at(&mark, 0)?;
     device.sync_data()?;
-
-    let mut offset = BLOCK as u64;
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let length = read_full(&mut seed, &mut chunk)?;
-        if length == 0 {
-            break;
-        }
-        let bytes = &chunk[..length];
-        // A blank disk is zeroes already, unless an earlier try was cut off: then
-        // what it wrote is what is written now.
-        for (index, block) in bytes.chunks(BLOCK).enumerate() {
-            if block != &ZEROES[..block.len()] {
-                device.write_all_at(block, offset + (index * BLOCK) as u64)?;
-            }
-        }
-        offset += length as u64;
-    }
+    let first = seed.write(device)?;
     device.sync_data()?;
     device.write_all_at(&first, 0)?;
     device.sync_data()
-}
-
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match reader.read(&mut buffer[length..])? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    Ok(length)
 }
 
 /// Grows the mounted file system to its device, when that is larger.
@@ -224,7 +195,7 @@ fn grow(mounted: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::seed::tests::encode, *};
 
     /// Zeroes with a superblock of ours, and some bytes further on.
     fn image() -> Vec<u8> {
@@ -241,7 +212,7 @@ mod tests {
         let disk = tempfile::tempfile().unwrap();
         disk.set_len(8 * 1024 * 1024).unwrap();
         assert_eq!(contents(&disk).unwrap(), Contents::Blank);
-        let seed = zstd::encode_all(image().as_slice(), 1).unwrap();
+        let seed = zstd::encode_all(encode(&image()).as_slice(), 1).unwrap();
         write_seed(&disk, seed.as_slice()).unwrap();
         assert_eq!(contents(&disk).unwrap(), Contents::Ours);
         let mut written = vec![0; image().len()];
@@ -253,11 +224,28 @@ mod tests {
     fn a_seed_that_was_cut_off_leaves_a_blank_disk() {
         let disk = tempfile::tempfile().unwrap();
         disk.set_len(8 * 1024 * 1024).unwrap();
-        let seed = zstd::encode_all(image().as_slice(), 1).unwrap();
+        let seed = zstd::encode_all(encode(&image()).as_slice(), 1).unwrap();
         assert!(write_seed(&disk, &seed[..seed.len() / 2]).is_err());
         assert_eq!(contents(&disk).unwrap(), Contents::Blank);
+        // As if another seed had been cut off there.
+        disk.write_all_at(&[3; 64], 600_000).unwrap();
         write_seed(&disk, seed.as_slice()).unwrap();
         assert_eq!(contents(&disk).unwrap(), Contents::Ours);
+        let mut written = vec![0; image().len()];
+        disk.read_exact_at(&mut written, 0).unwrap();
+        assert_eq!(written, image());
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_left_alone() {
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(512 * 1024).unwrap();
+        let seed = zstd::encode_all(encode(&image()).as_slice(), 1).unwrap();
+        assert!(write_seed(&disk, seed.as_slice()).is_err());
+        let mut bytes = Vec::new();
+        (&disk).seek(SeekFrom::Start(0)).unwrap();
+        (&disk).read_to_end(&mut bytes).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
     #[test]

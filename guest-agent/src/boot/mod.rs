@@ -10,6 +10,7 @@ mod disk;
 mod mounts;
 mod power;
 mod root;
+mod seed;
 
 use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc};
 

@@ -24,7 +24,7 @@ pub(super) const PROGRAM: &str = "/bin/dctl-agent";
 const NEW_ROOT: &str = "/new-root";
 
 /// The empty file system for a blank data disk, in the initial ramdisk.
-const SEED: &str = "/seed.ext4.zst";
+const SEED: &str = "/seed.ext4.sparse.zst";
 
 /// Folders of the new root.
 const FOLDERS: &[&str] = &[
@@ -59,16 +59,12 @@ fn build() -> io::Result<()> {
     for folder in FOLDERS {
         fs::create_dir(root.join(folder))?;
     }
-    for (program, name) in [("/init", "dctl-agent"), ("/bin/busybox", "busybox")] {
-        if Path::new(program).exists() {
-            let target = root.join("bin").join(name);
-            File::create(&target)?;
-            mount_bind(program, &target)?;
-        }
-    }
-    if root.join("bin/busybox").exists() {
-        std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
-    }
+    // The shell, with a link for each command that it is.
+    let programs = root.join("bin");
+    mount_bind("/bin", &programs)?;
+    let agent = programs.join("dctl-agent");
+    File::create(&agent)?;
+    mount_bind("/init", &agent)?;
     Ok(())
 }
 
