@@ -10,7 +10,7 @@ use guest_protocol::methods::{ContainerAttach, ContainerLogs};
 
 use super::{
     ApiError, Context,
-    hijack::{Hijack, stdio_type, stream_body},
+    hijack::{Hijack, output_body, stdio_type},
     parameters::Parameters,
     times,
 };
@@ -67,7 +67,11 @@ pub(super) async fn logs(
     }
     let (attached, guest) = context.agent.open(request).await?;
     let content_type = stdio_type(attached.tty, parameters.version);
-    Ok(([(CONTENT_TYPE, content_type)], stream_body(guest)).into_response())
+    Ok((
+        [(CONTENT_TYPE, content_type)],
+        output_body(context.agent, guest),
+    )
+        .into_response())
 }
 
 /// How many lines from the end: what is no number means all, as in Docker.

@@ -4,7 +4,7 @@
 //! Both ends close their directions one by one. A client that has no stdin closes
 //! its own at once and still wants output; the guest's end is the end of all.
 
-use std::{io, os::fd::AsFd, pin::pin, time::Duration};
+use std::{io, os::fd::AsFd, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -16,6 +16,8 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use futures_util::{StreamExt, stream};
+use guest_protocol::AGENT_PORT;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -25,6 +27,7 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 
 use super::version::{ApiVersion, MULTIPLEXED_TYPE};
+use crate::agent::Agent;
 
 /// Bytes on their way in one direction.
 const BUFFER: usize = 64 * 1024;
@@ -98,6 +101,16 @@ impl Hijack {
 /// A guest's stream as a response's body: each piece as it comes.
 pub(super) fn stream_body(guest: impl AsyncRead + Send + 'static) -> Body {
     Body::from_stream(ReaderStream::with_capacity(guest, BUFFER))
+}
+
+/// The same for a container's output. Where it ends because the machine did, the
+/// response is cut off: the client must not take what it has for all there is.
+pub(super) fn output_body(agent: Arc<Agent>, guest: impl AsyncRead + Send + 'static) -> Body {
+    let end = stream::once(async move {
+        let answers = agent.guest().connect(AGENT_PORT).await;
+        answers.map(|_| Bytes::new()).map_err(io::Error::other)
+    });
+    Body::from_stream(ReaderStream::with_capacity(guest, BUFFER).chain(end))
 }
 
 fn upgraded(content_type: HeaderValue) -> Response {

@@ -40,6 +40,12 @@ pub(super) fn error(method: &str, uri: &Uri) -> ApiError {
     let path = uri.path();
     let first = path.split('/').nth(1).unwrap_or_default();
     match first {
+        // A name with a slash is no container's, and `inspect` goes on to images.
+        "containers" if method == "GET" && path.ends_with("/json") => {
+            let name = path.trim_start_matches("/containers/");
+            let name = name.trim_end_matches("/json");
+            ApiError::not_found(format!("No such container: {name}"))
+        }
         // `docker inspect` asks for one of these last, and goes by the status.
         "plugins" if method == "GET" => ApiError::not_found(format!("{path}: no such plugin")),
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => ApiError::new(
@@ -66,6 +72,7 @@ mod tests {
         assert_eq!(status("POST", "/containers/x/pause"), 501);
         assert_eq!(status("POST", "/swarm/init"), 503);
         assert_eq!(status("GET", "/plugins/x/json"), 404);
+        assert_eq!(status("GET", "/containers/localhost:5000/x/json"), 404);
         assert_eq!(status("GET", "/nothing"), 404);
         let message = error("POST", &Uri::from_static("/build?t=x")).message;
         assert_eq!(message, "not implemented by dctl: POST /build");
