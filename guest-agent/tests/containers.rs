@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{io::Write, net::Shutdown, time::Duration};
+use std::{collections::HashMap, io::Write, net::Shutdown, path::PathBuf, time::Duration};
 
 use guest_protocol::{
     ErrorKind,
@@ -140,6 +140,12 @@ fn programs_that_cannot_run_are_told_apart() {
         let error = agent.start_container(&id).unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(text), "{error}");
+        assert!(
+            error
+                .message
+                .starts_with("failed to create task for container: OCI runtime create failed: "),
+            "{error}"
+        );
         let state = agent.inspect(&id).unwrap().state;
         assert_eq!(state.status, Status::Created);
         assert_eq!(
@@ -407,15 +413,31 @@ fn execs_run_beside_the_first_process() {
         ..ExecConfig::default()
     };
     assert_eq!(exec(config, b"").unwrap(), ("33 44\r\n".into(), Some(0)));
-    for (program, kind) in [
-        ("nothing", ErrorKind::CommandNotFound),
-        ("/data.txt", ErrorKind::CommandNotExecutable),
+    for (program, kind, reason) in [
+        (
+            "nothing",
+            ErrorKind::CommandNotFound,
+            "exec: \"nothing\": executable file not found in $PATH",
+        ),
+        (
+            "/data.txt",
+            ErrorKind::CommandNotExecutable,
+            "exec: \"/data.txt\": permission denied",
+        ),
     ] {
         let config = ExecConfig {
             cmd: vec![program.into()],
             ..ExecConfig::default()
         };
-        assert_eq!(exec(config, b"").unwrap_err().kind, kind);
+        let error = exec(config, b"").unwrap_err();
+        assert_eq!(error.kind, kind);
+        assert_eq!(
+            error.message,
+            format!(
+                "OCI runtime exec failed: exec failed: \
+                 unable to start container process: {reason}"
+            )
+        );
     }
     // What an exec leaves behind does not hold its stream.
     let config = ExecConfig {
@@ -611,8 +633,23 @@ fn records_survive_a_kill_of_the_agent() {
         auto_remove: Some(true),
         ..HostConfig::default()
     };
-    let once = agent.create(command(&["sleep", "1000"]), once).unwrap();
+    let once = agent
+        .create(
+            ContainerConfig {
+                volumes: Some(HashMap::from([("/kept".into(), HashMap::new())])),
+                ..command(&["sleep", "1000"])
+            },
+            once,
+        )
+        .unwrap();
     agent.start_container(&once).unwrap();
+    let volume = PathBuf::from(
+        agent.inspect(&once).unwrap().mounts[0]
+            .source
+            .clone()
+            .unwrap(),
+    );
+    assert!(volume.exists());
     let pids = [&running, &once].map(|id| agent.inspect(id).unwrap().state.pid);
     agent.kill_and_start();
     // In a machine they would have gone with PID 1.
@@ -623,6 +660,7 @@ fn records_survive_a_kill_of_the_agent() {
         assert!(killed.unwrap().success());
     }
     assert_eq!(agent.inspect(&once).unwrap_err().kind, ErrorKind::NotFound);
+    assert!(!volume.exists());
 
     let state = agent.inspect("running").unwrap().state;
     assert_eq!(

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Context, Result},
     exec::{Command, Execs, Place},
-    runtime::{executor::start_error, job::Job},
+    runtime::{executor::Purpose, job::Job},
 };
 
 impl Containers {
@@ -52,7 +52,7 @@ impl Containers {
         let rootfs = Rootfs::at(Path::new(&root))
             .context("cannot look into the container's root file system")?;
         if !config.working_dir.is_empty() && !rootfs.has_folder(&config.working_dir) {
-            return Err(start_error(
+            return Err(Purpose::Exec.start_error(
                 ErrorKind::CommandNotFound,
                 &format!(
                     "chdir to cwd ({:?}) set in config.json failed: no such file or directory",

@@ -265,7 +265,8 @@ impl Wait {
 
 impl Containers {
     /// Opens the containers on the data disk. Those that ran when the machine went
-    /// down are marked as ended, and what is left of them is cleared away.
+    /// down are marked as ended, and what is left of them is cleared away. Those that
+    /// go with their run are removed.
     ///
     /// # Errors
     /// When the records cannot be read or corrected.
@@ -288,14 +289,14 @@ impl Containers {
         }
         let records = Records::open(database)?;
         let mut index = Index::default();
+        let mut gone = Vec::new();
         for mut record in records.load()? {
-            let state = &mut record.container.state;
-            let gone_with_its_run =
-                state.is_running() && record.container.host_config.auto_remove == Some(true);
-            if state.status == Status::Removing || gone_with_its_run {
+            if remove::wanted_after_boot(&record.container) {
                 records.remove(&record.container.id)?;
+                gone.push(record.container);
                 continue;
             }
+            let state = &mut record.container.state;
             if state.is_running() {
                 state.status = Status::Exited;
                 state.exit_code = LOST;
@@ -322,6 +323,9 @@ impl Containers {
             }),
         };
         containers.clear_leftovers();
+        for container in &gone {
+            containers.remove_anonymous_volumes(container);
+        }
         containers
             .shared
             .images

@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use guest_protocol::{AgentError, ErrorKind, container::Status};
+use guest_protocol::{
+    AgentError, ErrorKind,
+    container::{Container, Status},
+};
 
 use super::{Containers, Entry, start::unmounted};
 use crate::error::Result;
@@ -94,7 +97,8 @@ impl Containers {
         });
     }
 
-    fn remove_anonymous_volumes(&self, container: &guest_protocol::container::Container) {
+    /// Deletes the anonymous volumes of a container that is gone.
+    pub(super) fn remove_anonymous_volumes(&self, container: &Container) {
         let used: Vec<String> = self
             .list()
             .iter()
@@ -113,6 +117,18 @@ impl Containers {
     }
 }
 
+/// Whether a container is to be removed at boot: it was to go with its run, which
+/// ended with the machine, if not before. One that was never started stays.
+pub(super) fn wanted_after_boot(container: &Container) -> bool {
+    let state = &container.state;
+    let over = match state.status {
+        // Unless its start failed.
+        Status::Created => state.exit_code != 0,
+        _ => true,
+    };
+    container.host_config.auto_remove == Some(true) && over || state.status == Status::Removing
+}
+
 /// Anonymous volumes are named by 64 hex digits, as in Docker.
 fn is_anonymous(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -126,5 +142,36 @@ pub(super) fn delete_folder(folder: &Path) {
             tracing::warn!("{} is left over: {error}", folder.display());
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_with_its_run_goes_at_boot() {
+        let mut container = Container::default();
+        for (auto_remove, status, exit_code, gone) in [
+            (true, Status::Created, 0, false),
+            (true, Status::Created, 127, true),
+            (true, Status::Running, 0, true),
+            (true, Status::Paused, 0, true),
+            (true, Status::Exited, 0, true),
+            (true, Status::Dead, 0, true),
+            (false, Status::Created, 127, false),
+            (false, Status::Running, 0, false),
+            (false, Status::Exited, 1, false),
+            (false, Status::Removing, 0, true),
+        ] {
+            container.host_config.auto_remove = Some(auto_remove);
+            container.state.status = status;
+            container.state.exit_code = exit_code;
+            assert_eq!(
+                wanted_after_boot(&container),
+                gone,
+                "{status:?} {exit_code}"
+            );
+        }
     }
 }

@@ -35,6 +35,32 @@ use crate::error::{Context, Result};
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a process that is made is to be. Failures are told in Docker's words for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A container's first process.
+    Container,
+    /// A command beside it.
+    Exec,
+    /// A command in the machine.
+    Machine,
+}
+
+impl Purpose {
+    /// The program did not start, because of `reason`.
+    pub(crate) fn start_error(self, kind: ErrorKind, reason: &str) -> AgentError {
+        let action = match self {
+            Self::Container => {
+                "failed to create task for container: OCI runtime create failed: \
+                 unable to start container process"
+            }
+            Self::Exec => "OCI runtime exec failed: exec failed: unable to start container process",
+            Self::Machine => "cannot start a command in the machine",
+        };
+        AgentError::new(kind, format!("{action}: {reason}"))
+    }
+}
+
 /// The line to the agent about one job.
 #[derive(Debug, Clone)]
 pub(super) struct Status {
@@ -75,6 +101,7 @@ impl Status {
 /// Confines and executes a container's program.
 #[derive(Debug, Clone)]
 pub(super) struct ConfiningExecutor {
+    purpose: Purpose,
     capabilities: HashSet<Capability>,
     seccomp: bool,
     status: Status,
@@ -83,13 +110,14 @@ pub(super) struct ConfiningExecutor {
 impl ConfiningExecutor {
     /// # Errors
     /// When a capability has a name that is not known here.
-    pub(super) fn new(confinement: &Confinement, status: Status) -> Result<Self> {
+    pub(super) fn new(purpose: Purpose, confinement: &Confinement, status: Status) -> Result<Self> {
         let capabilities = confinement
             .capabilities
             .iter()
             .map(|name| name.parse().context("unknown capability"))
             .collect::<Result<_>>()?;
         Ok(Self {
+            purpose,
             capabilities,
             seccomp: confinement.seccomp,
             status,
@@ -122,7 +150,7 @@ impl ConfiningExecutor {
 
 impl Executor for ConfiningExecutor {
     fn validate(&self, spec: &Spec) -> std::result::Result<(), ExecutorValidationError> {
-        find_program(spec).map(drop).map_err(|error| {
+        find_program(self.purpose, spec).map(drop).map_err(|error| {
             self.status.failed(error.clone());
             ExecutorValidationError::ArgValidationError(error.message)
         })
@@ -141,7 +169,7 @@ impl Executor for ConfiningExecutor {
             self.status.failed(error.clone());
             ExecutorError::Other(error.message)
         };
-        let (program, args) = find_program(spec).map_err(fail)?;
+        let (program, args) = find_program(self.purpose, spec).map_err(fail)?;
         let env = environment(spec);
         let mut command = Command::new(&program);
         command
@@ -151,7 +179,7 @@ impl Executor for ConfiningExecutor {
             .envs(env.iter().filter_map(|variable| variable.split_once('=')));
         self.confine().map_err(fail)?;
         let error = command.exec();
-        Err(fail(execution_error(&program, &error)))
+        Err(fail(execution_error(self.purpose, &program, &error)))
     }
 }
 
@@ -164,7 +192,7 @@ fn environment(spec: &Spec) -> &[String] {
 
 /// The program of `spec` as a path, and its arguments, of which there is one at
 /// least.
-fn find_program(spec: &Spec) -> Result<(String, &[String])> {
+fn find_program(purpose: Purpose, spec: &Spec) -> Result<(String, &[String])> {
     let args = spec
         .process()
         .as_ref()
@@ -177,23 +205,23 @@ fn find_program(spec: &Spec) -> Result<(String, &[String])> {
         .iter()
         .find_map(|variable| variable.strip_prefix("PATH="))
         .unwrap_or(DEFAULT_PATH);
-    Ok((look_up(name, path)?, args))
+    Ok((look_up(purpose, name, path)?, args))
 }
 
 /// Finds `name` as execvp does, by the rights of the calling process.
-fn look_up(name: &str, path: &str) -> Result<String> {
+fn look_up(purpose: Purpose, name: &str, path: &str) -> Result<String> {
     if name.contains('/') {
         return match check(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(Errno::NOENT | Errno::NOTDIR) => Err(start_error(
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(purpose.start_error(
                 ErrorKind::CommandNotFound,
                 &format!("exec: {name:?}: stat {name}: no such file or directory"),
             )),
-            Err(Errno::ISDIR) => Err(start_error(
+            Err(Errno::ISDIR) => Err(purpose.start_error(
                 ErrorKind::CommandNotExecutable,
                 &format!("exec: {name:?}: is a directory: permission denied"),
             )),
-            Err(_) => Err(start_error(
+            Err(_) => Err(purpose.start_error(
                 ErrorKind::CommandNotExecutable,
                 &format!("exec: {name:?}: permission denied"),
             )),
@@ -206,7 +234,7 @@ fn look_up(name: &str, path: &str) -> Result<String> {
         })
         .find(|candidate| !name.is_empty() && check(candidate).is_ok())
         .ok_or_else(|| {
-            start_error(
+            purpose.start_error(
                 ErrorKind::CommandNotFound,
                 &format!("exec: {name:?}: executable file not found in $PATH"),
             )
@@ -222,7 +250,7 @@ fn check(path: &str) -> std::result::Result<(), Errno> {
 }
 
 /// Why the kernel would not execute `program`.
-pub(super) fn execution_error(program: &str, error: &io::Error) -> AgentError {
+pub(super) fn execution_error(purpose: Purpose, program: &str, error: &io::Error) -> AgentError {
     let (kind, reason) = match Errno::from_io_error(error) {
         // The file is there: it is its interpreter that is missing.
         Some(Errno::NOENT) => (
@@ -233,17 +261,7 @@ pub(super) fn execution_error(program: &str, error: &io::Error) -> AgentError {
         Some(Errno::ACCESS) => (ErrorKind::CommandNotExecutable, "permission denied".into()),
         _ => (ErrorKind::CommandNotExecutable, error.to_string()),
     };
-    start_error(kind, &format!("exec {program}: {reason}"))
-}
-
-pub(crate) fn start_error(kind: ErrorKind, reason: &str) -> AgentError {
-    AgentError::new(
-        kind,
-        format!(
-            "failed to create task for container: OCI runtime create failed: \
-             unable to start container process: {reason}"
-        ),
-    )
+    purpose.start_error(kind, &format!("exec {program}: {reason}"))
 }
 
 #[cfg(test)]
@@ -261,8 +279,14 @@ mod tests {
         std::fs::set_permissions(path("tool"), PermissionsExt::from_mode(0o755)).unwrap();
         let search = folder.path().to_str().unwrap();
 
-        assert_eq!(look_up("tool", search).unwrap(), path("tool"));
-        assert_eq!(look_up(&path("tool"), "").unwrap(), path("tool"));
+        assert_eq!(
+            look_up(Purpose::Exec, "tool", search).unwrap(),
+            path("tool")
+        );
+        assert_eq!(
+            look_up(Purpose::Exec, &path("tool"), "").unwrap(),
+            path("tool")
+        );
         for (name, kind, text) in [
             (
                 "nothing",
@@ -286,7 +310,7 @@ mod tests {
             ),
             (search, ErrorKind::CommandNotExecutable, "is a directory"),
         ] {
-            let error = look_up(name, search).unwrap_err();
+            let error = look_up(Purpose::Exec, name, search).unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
             assert!(error.message.contains(text), "{error}");
         }

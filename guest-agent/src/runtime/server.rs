@@ -22,7 +22,7 @@ use rustix::{
 
 use super::{
     devices,
-    executor::{ConfiningExecutor, Status},
+    executor::{ConfiningExecutor, Purpose, Status, execution_error},
     job::{Confinement, Job, LONGEST_JOB, Report},
     loopback,
 };
@@ -148,7 +148,7 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
             confinement,
         } => {
             let tty = console.is_some();
-            let mut container = builder(id, stdio, tty, &confinement, status)?
+            let mut container = builder(id, stdio, tty, Purpose::Container, &confinement, status)?
                 .with_root_path(state)
                 .map_err(|error| failure(&error))?
                 .with_console_socket(console)
@@ -180,15 +180,15 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
             confinement,
         } => {
             let tty = console.is_some();
-            let pid = builder(id, stdio, tty, &confinement, status)?
+            let pid = builder(id, stdio, tty, Purpose::Exec, &confinement, status)?
                 .with_root_path(state)
-                .map_err(|error| failure(&error))?
+                .map_err(|error| exec_failure(&error))?
                 .with_console_socket(console)
                 .as_tenant()
                 .with_detach(true)
                 .with_process(Some(process))
                 .build()
-                .map_err(|error| failure(&error))?
+                .map_err(|error| exec_failure(&error))?
                 .as_raw();
             status.report(&Report::Created { pid })
         }
@@ -244,18 +244,24 @@ fn execute_in_machine(
         return error;
     }
     let error = command.exec();
-    super::executor::execution_error(&command.get_program().to_string_lossy(), &error)
+    execution_error(
+        Purpose::Machine,
+        &command.get_program().to_string_lossy(),
+        &error,
+    )
 }
 
 fn builder(
     id: String,
     stdio: ProcessEnds,
     tty: bool,
+    purpose: Purpose,
     confinement: &Confinement,
     status: &Status,
 ) -> Result<ContainerBuilder> {
-    let builder = ContainerBuilder::new(id, SyscallType::Linux)
-        .with_executor(ConfiningExecutor::new(confinement, status.clone())?);
+    let builder = ContainerBuilder::new(id, SyscallType::Linux).with_executor(
+        ConfiningExecutor::new(purpose, confinement, status.clone())?,
+    );
     Ok(if tty {
         builder
     } else {
@@ -269,6 +275,13 @@ fn builder(
 fn failure(error: &libcontainer::error::LibcontainerError) -> AgentError {
     AgentError::system(format!(
         "failed to create task for container: {}",
+        chain(error)
+    ))
+}
+
+fn exec_failure(error: &libcontainer::error::LibcontainerError) -> AgentError {
+    AgentError::system(format!(
+        "OCI runtime exec failed: exec failed: {}",
         chain(error)
     ))
 }
