@@ -87,8 +87,9 @@ methods! {
     } -> Vec<String>;
 
     /// Brings one layer. The reply says whether the bytes are wanted. If so the
-    /// host sends exactly `layer.size` bytes and reads a second reply frame
-    /// ([`LayerImported`]) when the layer is unpacked, checked and on disk.
+    /// host sends exactly `layer.size` bytes and reads a second reply, which is a
+    /// [`Reply`](crate::frame::Reply) of [`LayerImported`], when the layer is
+    /// unpacked, checked and on disk.
     LayerImport {
         /// The layer that comes.
         layer: LayerDescriptor,
@@ -207,8 +208,9 @@ methods! {
     /// All containers, newest first.
     ContainerList {} -> Vec<Container>;
 
-    /// Waits for it. The first reply says that the wait is registered; a second
-    /// frame ([`WaitResult`]) comes when the condition is met.
+    /// Waits for it. The first reply says that the wait is registered; a second,
+    /// a [`Reply`](crate::frame::Reply) of [`WaitResult`], comes when the condition
+    /// is met.
     ContainerWait {
         /// Name, id or unambiguous prefix of it.
         container: String,
@@ -310,8 +312,9 @@ methods! {
         width: u16,
     } -> ();
 
-    /// What happens from now on. After the reply: one frame for each [`crate::container::Event`]
-    /// until the host closes.
+    /// What happens from now on. After the reply: one frame for each
+    /// [`Event`](crate::container::Event), bare rather than as a reply, until the
+    /// host closes.
     Events {} -> ();
 }
 
