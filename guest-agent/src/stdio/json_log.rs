@@ -1,24 +1,28 @@
 //! Writing a container's log: Docker's json-file format.
 //!
 //! One JSON object a line: `{"log":"text\n","stream":"stdout","time":"…"}`. A
-//! line of output longer than [`LINE`] bytes becomes several entries, of which
-//! only the last ends in a newline. The file is rotated by size, so a container
-//! cannot fill the disk.
+//! line of output longer than 16 KiB becomes several [entries](json_entry), of
+//! which only the last ends in a newline. The file is rotated by size, so a
+//! container cannot fill the disk.
+//!
+//! What one read brings is one write and has one time, however many lines it is.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use memchr::{memchr, memrchr};
 use tokio::sync::watch;
 
-use super::Stream;
+use super::{Stream, json_entry};
 use crate::clock;
 
-/// The longest entry, in bytes of output; Docker's value.
-const LINE: usize = 16 * 1024;
+/// A buffer for entries is kept for the next ones unless it grew beyond this.
+const KEPT: usize = 256 * 1024;
 
 /// How much log is kept of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,8 @@ pub(crate) struct LogWriter {
     limits: Limits,
     /// Output of each stream that is not yet a whole line.
     partial: [Vec<u8>; 2],
+    /// Empty between writes; its memory is used again.
+    entries: Vec<u8>,
     progress: Arc<watch::Sender<Progress>>,
     failing: bool,
 }
@@ -108,8 +114,13 @@ impl LogWriter {
         limits: Limits,
         progress: Arc<watch::Sender<Progress>>,
     ) -> io::Result<Self> {
-        let file = open_append(path)?;
-        let size = file.metadata()?.len();
+        let mut file = open_append(path)?;
+        let mut size = file.metadata()?.len();
+        if !ends_in_newline(&file, size)? {
+            // A power cut took the end of an entry: the next one is a line of its own.
+            file.write_all(b"\n")?;
+            size += 1;
+        }
         progress.send_modify(|progress| progress.running = true);
         Ok(Self {
             path: path.to_owned(),
@@ -117,6 +128,7 @@ impl LogWriter {
             size,
             limits,
             partial: Default::default(),
+            entries: Vec::new(),
             progress,
             failing: false,
         })
@@ -131,36 +143,20 @@ impl LogWriter {
     /// process that wrote.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let time = clock::rfc3339(clock::now());
-        let mut entries = Vec::with_capacity(bytes.len() + 128);
+        let mut entries = std::mem::take(&mut self.entries);
         let partial = &mut self.partial[stream as usize - 1];
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = LINE - partial.len();
-            let end = rest
-                .iter()
-                .take(room)
-                .position(|byte| *byte == b'\n')
-                .map_or(room.min(rest.len()), |newline| newline + 1);
-            let (piece, after) = rest.split_at(end);
-            partial.extend_from_slice(piece);
-            rest = after;
-            if piece.ends_with(b"\n") || partial.len() >= LINE {
-                encode_entry(&mut entries, partial, stream, &time);
-                partial.clear();
-            }
-        }
+        json_entry::encode(&mut entries, partial, bytes, stream, &time);
         self.append(&entries);
+        entries.clear();
+        entries.shrink_to(KEPT);
+        self.entries = entries;
     }
 
     fn append(&mut self, entries: &[u8]) {
         if entries.is_empty() {
             return;
         }
-        let result = self.rotate_for(entries.len() as u64).and_then(|()| {
-            self.file.write_all(entries)?;
-            self.size += entries.len() as u64;
-            Ok(())
-        });
+        let result = self.write_entries(entries);
         match result {
             Ok(()) => {
                 self.failing = false;
@@ -175,10 +171,32 @@ impl LogWriter {
         }
     }
 
-    fn rotate_for(&mut self, more: u64) -> io::Result<()> {
-        if self.size == 0 || self.size + more <= self.limits.max_size {
-            return Ok(());
+    /// Writes whole entries, as many at once as fit into the file.
+    fn write_entries(&mut self, entries: &[u8]) -> io::Result<()> {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let room = self.limits.max_size.saturating_sub(self.size);
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            let end = if rest.len() <= room {
+                rest.len()
+            } else if let Some(newline) = memrchr(b'\n', &rest[..room]) {
+                newline + 1
+            } else if self.size > 0 {
+                self.rotate()?;
+                continue;
+            } else {
+                // An entry that is larger than a file has one for itself.
+                memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1)
+            };
+            let (fitting, after) = rest.split_at(end);
+            self.file.write_all(fitting)?;
+            self.size += fitting.len() as u64;
+            rest = after;
         }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
         for number in (1..self.limits.max_files).rev() {
             let from = rotated(&self.path, number - 1);
             match fs::rename(from, rotated(&self.path, number)) {
@@ -202,7 +220,7 @@ impl Drop for LogWriter {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = &self.partial[stream as usize - 1];
             if !partial.is_empty() {
-                encode_entry(&mut entries, partial, stream, &time);
+                json_entry::encode_entry(&mut entries, partial, stream, &time);
             }
         }
         self.append(&entries);
@@ -222,16 +240,18 @@ pub(crate) fn rotated(path: &Path, number: u32) -> PathBuf {
 }
 
 fn open_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .open(path)
 }
 
-fn encode_entry(entries: &mut Vec<u8>, output: &[u8], stream: Stream, time: &str) {
-    entries.extend_from_slice(b"{\"log\":");
-    // A JSON string of a string cannot fail, and neither can a write to memory.
-    let _ = serde_json::to_writer(&mut *entries, &String::from_utf8_lossy(output));
-    let name = match stream {
-        Stream::Stdout => "stdout",
-        Stream::Stderr => "stderr",
+fn ends_in_newline(file: &File, size: u64) -> io::Result<bool> {
+    let Some(last) = size.checked_sub(1) else {
+        return Ok(true);
     };
-    entries.extend_from_slice(format!(",\"stream\":\"{name}\",\"time\":\"{time}\"}}\n").as_bytes());
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(&byte == b"\n")
 }

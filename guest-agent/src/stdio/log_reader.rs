@@ -353,6 +353,34 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_a_power_cut_tore_takes_no_other_along() {
+        let (_folder, path) = log_of(&[(Stream::Stdout, b"one\ntorn\n")], Limits::default());
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(length - 20).unwrap();
+        let mut log = LogWriter::open(&path, Limits::default(), Arc::default()).unwrap();
+        log.write(Stream::Stdout, b"two\n");
+        assert_eq!(read(&path, Limits::default(), ALL), "one\ntwo\n");
+    }
+
+    #[test]
+    fn one_write_fills_as_many_files_as_it_needs() {
+        let limits = Limits {
+            max_size: 1000,
+            max_files: 50,
+        };
+        let lines = "a line of the log\n".repeat(200);
+        let (folder, path) = log_of(&[(Stream::Stdout, lines.as_bytes())], limits);
+        assert_eq!(read(&path, limits, ALL), lines);
+        let mut files = 0;
+        for file in std::fs::read_dir(&folder).unwrap() {
+            assert!(file.unwrap().metadata().unwrap().len() <= limits.max_size);
+            files += 1;
+        }
+        assert!(files > 10);
+    }
+
+    #[test]
     fn streams_and_tail_are_selected() {
         let (_folder, path) = log_of(
             &[

@@ -12,6 +12,7 @@
 pub(crate) mod console;
 pub(crate) mod detach_keys;
 pub(crate) mod file;
+mod json_entry;
 pub(crate) mod json_log;
 pub(crate) mod log_reader;
 
@@ -25,7 +26,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::{
     fs::{Mode, OFlags},
-    pipe::{PipeFlags, pipe_with},
+    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
     pty::{OpenptFlags, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
@@ -37,7 +38,11 @@ use tokio::{
 use self::{detach_keys::DetachKeys, file::AsyncFile, json_log::LogWriter};
 
 /// Bytes read from a process at once.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 64 * 1024;
+
+/// How much a process can write before it waits for the agent: several reads, so
+/// that both are busy. The kernel takes the memory only when it is written to.
+const PIPE: usize = 4 * CHUNK;
 
 /// Chunks that wait for one attached connection.
 const QUEUE: usize = 8;
@@ -168,8 +173,8 @@ impl Stdio {
         } else {
             (null()?, None)
         };
-        let (from_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (from_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (from_stdout, stdout) = output_pipe()?;
+        let (from_stderr, stderr) = output_pipe()?;
         let agent = AgentEnds {
             stdin: to_stdin,
             outputs: vec![
@@ -428,6 +433,14 @@ impl Stdio {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A pipe for what a process writes: the agent's end, and the process's.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Refused to an agent without rights over limits: the default size serves too.
+    let _ = fcntl_setpipe_size(&read, PIPE);
+    Ok((read, write))
 }
 
 /// `/dev/null`, for a stdin that nobody attaches to.
