@@ -616,6 +616,7 @@ fn events_tell_a_containers_life() {
 }
 
 #[test]
+#[allow(clippy::zero_sized_map_values, reason = "Docker's type for a set")]
 fn records_survive_a_kill_of_the_agent() {
     let mut agent = TestAgent::start();
     let running = agent

@@ -1,7 +1,7 @@
 //! Making a container: the image's configuration under the user's, defaults,
 //! a name, a record.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io, path::Path};
 
 use guest_protocol::{
     AgentError, ErrorKind,
@@ -115,19 +115,19 @@ impl Containers {
         let (id, name) = (container.id.clone(), container.name.clone());
         let folder = self.shared.paths.container(&id);
         let make = || -> Result<()> {
-            std::fs::create_dir_all(&folder).context("cannot make the container's folder")?;
-            spec::files::write_missing(&container, &folder)
-                .context("cannot write the container's files")?;
             let points = volumes
                 .iter()
                 .map(|volume| self.make_volume(volume))
                 .collect::<Result<_>>()?;
             container.mounts = points;
+            std::fs::create_dir_all(&folder)
+                .and_then(|()| spec::files::write_missing(&container, &folder))
+                .context("cannot write the container's files")?;
             let record = Record {
                 container,
                 stopped_by_user: false,
             };
-            self.shared.records.put(&record)?;
+            self.keep_durably(&record, &folder)?;
             let entry = Entry::new(record);
             self.index().entries.insert(entry.id.clone(), entry.clone());
             self.tell(&entry, "create", &[]);
@@ -137,6 +137,33 @@ impl Containers {
             Ok(()) => Ok((id, name)),
             Err(error) => Err((error, id, name)),
         }
+    }
+
+    /// Keeps the record of a new container, and the folders that it names: all of it
+    /// is on disk when this returns.
+    fn keep_durably(&self, record: &Record, folder: &Path) -> Result<()> {
+        if record.container.host_config.auto_remove == Some(true) {
+            // Gone after a power cut, whatever is on disk.
+            return self.shared.records.put(record);
+        }
+        // The folder was made last: what ext4 journaled before, its volumes and its
+        // own name among them, is written with it. Beside the record rather than
+        // before it, since a record without its folder does no harm: the start makes
+        // it again.
+        let sync = || std::fs::File::open(folder)?.sync_all();
+        let (kept, synced) = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let synced = scope.spawn(sync);
+                (self.shared.records.put(record), synced.join())
+            })
+        });
+        let synced = synced
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked")))
+            .context("cannot write the container's folder");
+        if kept.is_ok() && synced.is_err() {
+            self.shared.records.remove(&record.container.id)?;
+        }
+        kept.and(synced)
     }
 
     /// Takes `wanted`, or a new name, for `id`.

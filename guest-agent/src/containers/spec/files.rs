@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
+    fs::OpenOptions,
     io::{self, Write as _},
     path::Path,
 };
@@ -10,7 +10,8 @@ use std::{
 use guest_protocol::container::Container;
 
 /// Writes `hosts`, `hostname` and `resolv.conf` into the container's `folder`,
-/// those that are not there; what a container made of them stays.
+/// those that are not there, or empty as a power cut leaves a new file; what a
+/// container made of them stays.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -21,10 +22,12 @@ pub(crate) fn write_missing(container: &Container, folder: &Path) -> io::Result<
         ("hostname", format!("{hostname}\n")),
         ("resolv.conf", resolv_conf(container)),
     ] {
-        match File::create_new(folder.join(name)) {
-            Ok(mut file) => file.write_all(text.as_bytes())?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join(name))?;
+        if file.metadata()?.len() == 0 {
+            file.write_all(text.as_bytes())?;
         }
     }
     Ok(())
@@ -62,4 +65,30 @@ fn resolv_conf(container: &Container) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_once_or_when_a_power_cut_emptied_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut container = Container::default();
+        container.config.hostname = Some("first".into());
+        let hostname = folder.path().join("hostname");
+        for (before, after) in [
+            (None, "first\n"),
+            (Some("its own\n"), "its own\n"),
+            (Some(""), "first\n"),
+        ] {
+            if let Some(before) = before {
+                fs::write(&hostname, before).unwrap();
+            }
+            write_missing(&container, folder.path()).unwrap();
+            assert_eq!(fs::read_to_string(&hostname).unwrap(), after);
+        }
+    }
 }
