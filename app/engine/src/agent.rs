@@ -66,20 +66,26 @@ impl Agent {
         Ok(self.open(method).await?.0)
     }
 
+    /// Calls about what is gone when the machine is, such as an exec. A machine that
+    /// is off stays off, and the error says how it ended.
+    pub(crate) async fn call_running<M: Method>(&self, method: M) -> Result<M::Reply, CallError> {
+        Ok(self.open_running(method).await?.0)
+    }
+
     /// Calls, and takes the reply and the connection for what follows.
     pub(crate) async fn open<M: Method>(
         &self,
         method: M,
     ) -> Result<(M::Reply, UnixStream), CallError> {
-        tracing::debug!(method = M::NAME, "call");
-        let mut stream = self.connect().await?;
-        let failed = |source| CallError::connection(M::NAME, source);
-        frame::write(&mut stream, &method.into_request())
-            .await
-            .map_err(failed)?;
-        let reply: Reply<M::Reply> = frame::read(&mut stream).await.map_err(failed)?;
-        let reply = Result::from(reply).map_err(CallError::Agent)?;
-        Ok((reply, stream))
+        open(self.connect().await?, method).await
+    }
+
+    /// As [`Agent::open`], for what [`Agent::call_running`] is for.
+    pub(crate) async fn open_running<M: Method>(
+        &self,
+        method: M,
+    ) -> Result<(M::Reply, UnixStream), CallError> {
+        open(self.guest.connect(AGENT_PORT).await?, method).await
     }
 
     async fn connect(&self) -> Result<UnixStream, dctl_machine::Error> {
@@ -94,4 +100,18 @@ impl Agent {
             }
         }
     }
+}
+
+async fn open<M: Method>(
+    mut stream: UnixStream,
+    method: M,
+) -> Result<(M::Reply, UnixStream), CallError> {
+    tracing::debug!(method = M::NAME, "call");
+    let failed = |source| CallError::connection(M::NAME, source);
+    frame::write(&mut stream, &method.into_request())
+        .await
+        .map_err(failed)?;
+    let reply: Reply<M::Reply> = frame::read(&mut stream).await.map_err(failed)?;
+    let reply = Result::from(reply).map_err(CallError::Agent)?;
+    Ok((reply, stream))
 }

@@ -154,15 +154,30 @@ fn finish(inner: &Arc<Inner>, monitor: Monitor) -> Result<()> {
 
 /// Why a monitor ended before the guest was ready.
 fn failed(files: &MachineFiles, exit: Exit) -> Error {
+    Error::BootFailed {
+        reason: exit.to_string(),
+        detail: detail(files, exit),
+        console_log: files.console_log(),
+        monitor_log: files.monitor_log(),
+    }
+}
+
+/// How a monitor ended, with what is known beyond the reason.
+pub(crate) fn describe(files: &MachineFiles, exit: Exit) -> String {
+    match detail(files, exit) {
+        Some(detail) => format!("{exit}: {detail}"),
+        None => exit.to_string(),
+    }
+}
+
+fn detail(files: &MachineFiles, exit: Exit) -> Option<String> {
     // An answer without the details is better than none.
     let read = |path: &Path| read_tail(path).unwrap_or_default();
-    let console_log = files.console_log();
-    let monitor_log = files.monitor_log();
-    let detail = match exit.reason() {
+    match exit.reason() {
         Some(Reason::PoweredOff | Reason::Forced) => None,
-        _ => panic_line(&read(&console_log)).or_else(|| {
+        _ => panic_line(&read(&files.console_log())).or_else(|| {
             let reason = exit.to_string();
-            let line = last_line(&read(&monitor_log))?;
+            let line = last_line(&read(&files.monitor_log()))?;
             // The monitor's last line is its reason with the details.
             match line.strip_prefix(&reason) {
                 Some("") => None,
@@ -170,12 +185,6 @@ fn failed(files: &MachineFiles, exit: Exit) -> Error {
                 None => Some(line),
             }
         }),
-    };
-    Error::BootFailed {
-        reason: exit.to_string(),
-        detail,
-        console_log,
-        monitor_log,
     }
 }
 

@@ -135,8 +135,13 @@ pub enum Error {
     #[error("the machine was stopped while it started")]
     Stopped,
     /// It does not run.
-    #[error("the machine '{0}' does not run")]
-    NotRunning(String),
+    #[error("the machine '{name}' does not run{}", last_exit.as_ref().map(|exit| format!(": {exit}")).unwrap_or_default())]
+    NotRunning {
+        /// The machine.
+        name: String,
+        /// How it ended, if this process saw it.
+        last_exit: Option<String>,
+    },
     /// It runs, and must not for this.
     #[error("the machine '{0}' runs: stop it first")]
     Running(String),

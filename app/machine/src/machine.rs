@@ -238,7 +238,7 @@ impl Machine {
         let mut stage = self.inner.stage.subscribe();
         let ended = stage.wait_for(|stage| *stage != Stage::Running);
         let _ = tokio::time::timeout(EXIT_WITHIN, ended).await;
-        Err(Error::NotRunning(self.inner.name.clone()))
+        Err(self.inner.not_running())
     }
 
     /// What there is to say of it.
@@ -378,13 +378,22 @@ impl Inner {
         *lock(&self.flag)
     }
 
+    pub(crate) fn not_running(&self) -> Error {
+        Error::NotRunning {
+            name: self.name.clone(),
+            last_exit: lock(&self.last_exit).clone(),
+        }
+    }
+
     /// Tells everyone when this monitor ends. Called once the guest is ready.
     pub(crate) fn watch(self: &Arc<Self>, monitor: Monitor) {
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             let exit = monitor.exited().await;
             tracing::info!(machine = inner.name, "{exit}");
-            *lock(&inner.last_exit) = Some(exit.to_string());
+            let files = inner.files.clone();
+            let described = blocking(move || Ok(boot::describe(&files, exit))).await;
+            *lock(&inner.last_exit) = Some(described.unwrap_or_else(|_| exit.to_string()));
             inner.stage.send_replace(Stage::Off);
         });
     }
@@ -451,7 +460,7 @@ pub(crate) async fn attach(inner: &Inner, mut control: Control) -> Result<Option
 pub(crate) async fn power_off(inner: &Inner, monitor: &Monitor, timeout: Duration) -> Result<()> {
     let asked = match Control::connect(&inner.files.control_socket()).await? {
         Some(mut control) => control.power_off(timeout).await,
-        None => Err(Error::NotRunning(inner.name.clone())),
+        None => Err(inner.not_running()),
     };
     let patience = match asked {
         Ok(()) => timeout.saturating_add(EXIT_WITHIN),

@@ -98,7 +98,7 @@ pub(super) async fn start(
         detach: body.detach,
         console_size: known_size(body.console_size),
     };
-    match context.agent.open(request).await {
+    match context.agent.open_running(request).await {
         Ok(_) if body.detach => Ok(StatusCode::OK.into_response()),
         Ok((attached, guest)) => {
             let content_type = stdio_type(attached.tty, parameters.version);
@@ -146,7 +146,7 @@ pub(super) async fn resize(
         height,
         width,
     };
-    context.agent.call(request).await?;
+    context.agent.call_running(request).await?;
     Ok(StatusCode::OK)
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn inspect(
     State(context): State<Context>,
     Path(exec): Path<String>,
 ) -> Result<Json<ExecInspectResponse>, ApiError> {
-    let exec = context.agent.call(ExecInspect { exec }).await?;
+    let exec = context.agent.call_running(ExecInspect { exec }).await?;
     let config = exec.config;
     let mut command = config.cmd.into_iter();
     Ok(Json(ExecInspectResponse {

@@ -42,7 +42,10 @@ impl Guest for SocketGuest {
         async {
             UnixStream::connect(&self.agent)
                 .await
-                .map_err(|_| Error::NotRunning("test".to_owned()))
+                .map_err(|_| Error::NotRunning {
+                    name: "test".to_owned(),
+                    last_exit: None,
+                })
         }
         .boxed()
     }

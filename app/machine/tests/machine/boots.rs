@@ -68,7 +68,7 @@ async fn once_for_all(home: Home) {
     assert_eq!(status.state, RunState::Off);
     assert_eq!(status.last_exit.as_deref(), Some("the machine powered off"));
     let error = machine.connect(AGENT_PORT).await.unwrap_err();
-    assert!(matches!(error, Error::NotRunning(_)), "{error}");
+    assert!(matches!(error, Error::NotRunning { .. }), "{error}");
     let sockets: Vec<_> = fs::read_dir(machine.files().runtime())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -56,7 +56,7 @@ async fn off(home: Home) {
     assert_eq!(status.disk_size, 0);
     machine.stop(Duration::ZERO).await.unwrap();
     let error = machine.connect(1024).await.unwrap_err();
-    assert!(matches!(error, Error::NotRunning(_)), "{error}");
+    assert!(matches!(error, Error::NotRunning { .. }), "{error}");
     assert!(machine.console_log().await.unwrap().is_empty());
     // Nothing was made by asking.
     assert!(!machine.files().directory().exists());
