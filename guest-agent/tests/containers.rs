@@ -133,6 +133,11 @@ fn programs_that_cannot_run_are_told_apart() {
             "permission denied",
         ),
         ("/etc", ErrorKind::CommandNotExecutable, "permission denied"),
+        (
+            "/no-format",
+            ErrorKind::CommandNotExecutable,
+            "exec /no-format: exec format error",
+        ),
     ] {
         let id = agent
             .create(command(&[program]), HostConfig::default())

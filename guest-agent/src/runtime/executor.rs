@@ -8,9 +8,8 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::fd::OwnedFd,
     path::Path,
-    process::Command,
     sync::Arc,
 };
 
@@ -26,6 +25,7 @@ use rustix::{
 };
 
 use super::{
+    execute::execute,
     job::{Confinement, Report},
     seccomp,
 };
@@ -170,15 +170,8 @@ impl Executor for ConfiningExecutor {
             ExecutorError::Other(error.message)
         };
         let (program, args) = find_program(self.purpose, spec).map_err(fail)?;
-        let env = environment(spec);
-        let mut command = Command::new(&program);
-        command
-            .arg0(&args[0])
-            .args(&args[1..])
-            .env_clear()
-            .envs(env.iter().filter_map(|variable| variable.split_once('=')));
         self.confine().map_err(fail)?;
-        let error = command.exec();
+        let error = execute(&program, args, environment(spec));
         Err(fail(execution_error(self.purpose, &program, &error)))
     }
 }

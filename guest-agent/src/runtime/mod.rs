@@ -8,6 +8,7 @@
 //! processes become children of the agent, whose reaper collects them.
 
 pub(crate) mod devices;
+mod execute;
 pub(crate) mod executor;
 pub(crate) mod job;
 pub(crate) mod loopback;

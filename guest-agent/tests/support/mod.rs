@@ -408,6 +408,12 @@ fn busybox_layer() -> Vec<u8> {
         b"root:x:0:\napp:x:1000:\nstaff:x:50:app\n",
     );
     add(
+        "no-format",
+        tar::EntryType::Regular,
+        0o755,
+        b"neither a program nor a script",
+    );
+    add(
         "data.txt",
         tar::EntryType::Regular,
         0o644,
