@@ -11,7 +11,7 @@ use super::Stream;
 /// The longest entry, in bytes of output; Docker's value.
 pub(super) const LINE: usize = 16 * 1024;
 
-/// What a byte of UTF-8 becomes in a JSON string: itself, or an escape.
+/// What a byte becomes in a JSON string: itself, or an escape.
 #[derive(Clone, Copy)]
 struct Escape {
     text: [u8; 6],
@@ -29,6 +29,7 @@ const SEPARATOR: u8 = 0xe2;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// Of each byte by itself: beyond ASCII none is a character.
 static ESCAPES: [Escape; 256] = {
     let mut escapes = [REPLACEMENT; 256];
     let mut byte = 0;
@@ -45,15 +46,20 @@ static ESCAPES: [Escape; 256] = {
                     length: 6,
                 }
             }
-            _ => Escape {
-                text: [value, 0, 0, 0, 0, 0],
-                length: 1,
-            },
+            0x80.. => REPLACEMENT,
+            _ => plain(value),
         };
         byte += 1;
     }
     escapes
 };
+
+const fn plain(byte: u8) -> Escape {
+    Escape {
+        text: [byte, 0, 0, 0, 0, 0],
+        length: 1,
+    }
+}
 
 const fn short(letter: u8) -> Escape {
     Escape {
@@ -94,11 +100,10 @@ pub(super) fn encode(
 pub(super) fn encode_entry(entries: &mut Vec<u8>, output: &[u8], stream: Stream, time: &str) {
     entries.extend_from_slice(b"{\"log\":\"");
     let mut string = JsonString::new(entries);
-    for chunk in output.utf8_chunks() {
-        string.put_text(chunk.valid().as_bytes());
-        for _ in chunk.invalid() {
-            string.put(REPLACEMENT);
-        }
+    if std::str::from_utf8(output).is_ok() {
+        string.put_text(output);
+    } else {
+        string.put_bytes(output);
     }
     string.flush();
     entries.extend_from_slice(match stream {
@@ -137,23 +142,52 @@ impl<'a> JsonString<'a> {
         self.length += usize::from(escape.length);
     }
 
+    /// Appends what may be anything, which seldom comes in long runs.
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let [byte, after @ ..] = rest {
+            if (0xc2..=0xf4).contains(byte) {
+                // The beginning of a character, perhaps.
+                let length = match byte {
+                    ..=0xdf => 2,
+                    ..=0xef => 3,
+                    _ => 4,
+                };
+                if let Some((character, after)) = rest.split_at_checked(length)
+                    && std::str::from_utf8(character).is_ok()
+                {
+                    self.put_text(character);
+                    rest = after;
+                    continue;
+                }
+            }
+            self.put(ESCAPES[usize::from(*byte)]);
+            rest = after;
+        }
+    }
+
+    /// Appends UTF-8.
     fn put_text(&mut self, text: &[u8]) {
         let mut rest = text;
         while let [byte, after @ ..] = rest {
-            let plain = rest
+            let plain_length = rest
                 .iter()
-                .position(|byte| *byte == SEPARATOR || ESCAPES[usize::from(*byte)].length > 1)
+                .position(|byte| match byte {
+                    0x80.. => *byte == SEPARATOR,
+                    _ => ESCAPES[usize::from(*byte)].length > 1,
+                })
                 .unwrap_or(rest.len());
-            if plain >= Self::RUN {
+            if plain_length >= Self::RUN {
                 self.flush();
-                let (run, after) = rest.split_at(plain);
+                let (run, after) = rest.split_at(plain_length);
                 self.entries.extend_from_slice(run);
                 rest = after;
-            } else if plain > 0 {
-                for byte in &rest[..plain] {
-                    self.put(ESCAPES[usize::from(*byte)]);
+            } else if plain_length > 0 {
+                let (run, after) = rest.split_at(plain_length);
+                for byte in run {
+                    self.put(plain(*byte));
                 }
-                rest = &rest[plain..];
+                rest = after;
             } else if let [SEPARATOR, 0x80, last @ (0xa8 | 0xa9), after @ ..] = rest {
                 let last = DIGITS[usize::from(last & 15)];
                 self.put(Escape {
@@ -162,7 +196,10 @@ impl<'a> JsonString<'a> {
                 });
                 rest = after;
             } else {
-                self.put(ESCAPES[usize::from(*byte)]);
+                self.put(match byte {
+                    &SEPARATOR => plain(SEPARATOR),
+                    byte => ESCAPES[usize::from(*byte)],
+                });
                 rest = after;
             }
         }
@@ -229,7 +266,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_json_reads(output in any::<Vec<u8>>()) {
+        fn what_is_written_is_what_json_reads(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    any::<String>().prop_map(String::into_bytes),
+                    any::<Vec<u8>>(),
+                    // The beginning of a character.
+                    any::<char>().prop_map(|character| {
+                        let bytes = character.to_string().into_bytes();
+                        bytes[..bytes.len().div_ceil(2)].to_vec()
+                    }),
+                ],
+                0..6,
+            ),
+        ) {
+            let output = pieces.concat();
             let entry: serde_json::Value = serde_json::from_str(&entries(&output)).unwrap();
             let mut expected = String::new();
             for chunk in output.utf8_chunks() {
