@@ -169,4 +169,16 @@ mod tests {
         let make = || archive(b"agent", b"shell", &["busybox", "ls"], b"seed").unwrap();
         assert_eq!(make(), make());
     }
+
+    #[test]
+    fn each_command_of_the_shell_has_a_link() {
+        let archive = archive(b"agent", b"shell", &["busybox", "ls", "uname"], b"seed").unwrap();
+        for (path, count) in [("bin/ls", 1), ("bin/uname", 1), ("bin/busybox", 1)] {
+            let path = format!("{path}\0");
+            let found = archive
+                .windows(path.len())
+                .filter(|window| *window == path.as_bytes());
+            assert_eq!(found.count(), count, "{path}");
+        }
+    }
 }
