@@ -19,6 +19,7 @@
 //! The database says what exists. A directory that it does not name is left over
 //! from an interruption and goes away when the store is opened.
 
+mod description;
 mod import;
 mod layers;
 pub(crate) mod overlay;

@@ -13,10 +13,10 @@ use guest_protocol::{
     reference::{Reference, ReferenceError, is_digest},
 };
 use redb::Database;
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncRead;
 
 use super::{
+    description::{check_diff_id, check_manifest, diff_ids, digest},
     import,
     layers::{ImportLock, Layers},
     overlay,
@@ -544,10 +544,6 @@ fn image(
     })
 }
 
-fn digest(text: &str) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(text)))
-}
-
 /// The name that `text` is. Without tag and digest it means `latest`; with both
 /// the digest counts.
 fn name(text: &str) -> Result<Reference, ReferenceError> {
@@ -564,72 +560,4 @@ fn parse(text: &str) -> Result<Reference, AgentError> {
 
 fn invalid(text: &str, error: &ReferenceError) -> AgentError {
     AgentError::invalid(format!("{error}: {text:?}"))
-}
-
-fn check_diff_id(text: &str) -> Result<(), AgentError> {
-    if is_digest(text) {
-        Ok(())
-    } else {
-        Err(AgentError::invalid(format!(
-            "{text:?} is no layer's digest: expected sha256: and 64 hex digits"
-        )))
-    }
-}
-
-/// The layers that a configuration names, bottom first.
-fn diff_ids(configuration: &str) -> Result<Vec<String>, AgentError> {
-    #[derive(serde::Deserialize)]
-    struct Configuration {
-        rootfs: RootFs,
-    }
-    #[derive(serde::Deserialize)]
-    struct RootFs {
-        diff_ids: Vec<String>,
-    }
-    let corrupt = |reason: String| {
-        AgentError::new(
-            ErrorKind::Corrupt,
-            format!("the image's configuration is not valid: {reason}"),
-        )
-    };
-    let Configuration { rootfs } =
-        serde_json::from_str(configuration).map_err(|error| corrupt(error.to_string()))?;
-    if rootfs.diff_ids.is_empty() {
-        return Err(corrupt("it names no layers".into()));
-    }
-    if rootfs.diff_ids.len() > overlay::MAX_LAYERS {
-        return Err(corrupt(format!(
-            "it names {} layers, the kernel takes {}",
-            rootfs.diff_ids.len(),
-            overlay::MAX_LAYERS
-        )));
-    }
-    for diff_id in &rootfs.diff_ids {
-        if !is_digest(diff_id) {
-            return Err(corrupt(format!("{diff_id:?} is no layer's digest")));
-        }
-    }
-    Ok(rootfs.diff_ids)
-}
-
-/// Checks that a manifest is that of the image `id`.
-fn check_manifest(manifest: &str, id: &str) -> Result<(), AgentError> {
-    #[derive(serde::Deserialize)]
-    struct Manifest {
-        config: Configuration,
-    }
-    #[derive(serde::Deserialize)]
-    struct Configuration {
-        digest: String,
-    }
-    let corrupt = |reason: String| AgentError::new(ErrorKind::Corrupt, reason);
-    let Manifest { config } = serde_json::from_str(manifest)
-        .map_err(|error| corrupt(format!("the image's manifest is not valid: {error}")))?;
-    if config.digest != id {
-        return Err(corrupt(format!(
-            "the image's configuration has digest {id}, its manifest says {}",
-            config.digest
-        )));
-    }
-    Ok(())
 }
