@@ -228,7 +228,7 @@ async fn driver_check(paths: &Paths) -> Check {
 
 async fn assets_check(paths: &Paths) -> Check {
     let paths = paths.clone();
-    let checked = crate::machine::blocking(move || {
+    let checked = crate::blocking::blocking(move || {
         assets::starter_image()?;
         assets::guest(&paths)?;
         assets::digests()

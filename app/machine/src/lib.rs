@@ -11,23 +11,28 @@
 //! may know about containers or images.
 
 pub mod assets;
+mod blocking;
 mod boot;
 mod console;
 mod disk;
 pub mod doctor;
 mod drivers;
+mod ending;
 mod error;
 mod file;
 mod lock;
 mod machine;
 mod monitor;
 pub mod paths;
+mod power;
 mod settings;
+mod state;
 mod vsock;
 
 pub use dctl_vmm::control::BalloonStatistics;
 pub use drivers::{Choice, DriverKind, qemu::supervisor::main as qemu_supervisor};
 pub use error::{Error, Result};
-pub use machine::{Machine, RunState, Stage, Status};
+pub use machine::Machine;
 pub use paths::{DEFAULT_MACHINE, Paths};
 pub use settings::{MAX_CPUS, MIN_MEMORY_MIB, Settings};
+pub use state::{RunState, Stage, Status};

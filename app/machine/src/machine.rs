@@ -5,132 +5,31 @@
 //! one finds it by its sockets.
 
 use std::{
-    fmt, fs,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fs,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use dctl_vmm::control::{self, BalloonStatistics};
-use futures_util::{FutureExt, future::BoxFuture, future::Shared};
-use serde::Serialize;
+use dctl_vmm::control;
+use futures_util::FutureExt;
 use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
-    Choice, DriverKind, Error, Paths, Result, Settings, boot, console, disk,
+    DriverKind, Error, Paths, Result, Settings,
+    blocking::blocking,
+    boot, console, disk,
     lock::Lock,
-    monitor::{control::Control, process::Monitor},
+    monitor::control::Control,
     paths::MachineFiles,
+    power::{EXIT_WITHIN, attach, power_off},
+    state::{Boot, Inner, RunState, Stage, Status, lock},
     vsock,
 };
-
-/// Between a power-off that was forced and the end of the process.
-const EXIT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A machine, running or not. Clones are the same machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub(crate) inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) name: String,
-    pub(crate) paths: Paths,
-    pub(crate) files: MachineFiles,
-    /// What this process knows of the machine.
-    pub(crate) stage: watch::Sender<Stage>,
-    /// How long the guest may take to power off, when somebody wants a boot to end.
-    pub(crate) stop: watch::Sender<Option<Duration>>,
-    flag: Mutex<Option<DriverKind>>,
-    boot: Mutex<Option<Boot>>,
-    last_exit: Mutex<Option<String>>,
-}
-
-type Boot = Shared<BoxFuture<'static, Result<()>>>;
-
-/// Where a machine is in its life, for whoever waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stage {
-    /// It does not run, as far as this process knows.
-    Off,
-    /// Its files are made ready and its driver is chosen.
-    Preparing,
-    /// The guest boots, on this driver.
-    Booting(Choice),
-    /// The agent answers.
-    Running,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "The machine is off",
-            Self::Preparing => "Preparing the machine…",
-            Self::Booting(_) => "Booting the machine…",
-            Self::Running => "The machine runs",
-        })
-    }
-}
-
-/// Whether a machine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// No monitor runs.
-    Off,
-    /// This process starts it; the guest is not ready yet.
-    Starting,
-    /// It runs.
-    Running,
-    /// Its CPUs are stopped.
-    Paused,
-    /// Its power button was pressed.
-    PoweringOff,
-    /// A monitor runs and does not answer.
-    Unresponsive,
-}
-
-impl fmt::Display for RunState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::PoweringOff => "powering off",
-            Self::Unresponsive => "unresponsive",
-        })
-    }
-}
-
-/// What there is to say of a machine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Status {
-    /// Its name.
-    pub name: String,
-    /// Whether it runs.
-    pub state: RunState,
-    /// The driver of a running machine, and why that one.
-    pub driver: Option<Choice>,
-    /// Virtual CPUs: those it runs with, or would.
-    pub cpus: u8,
-    /// Memory in MiB: what it runs with, or would.
-    pub memory_mib: u32,
-    /// Size of its data disk in bytes; zero before its first boot.
-    pub disk_size: u64,
-    /// What the disk takes on the host, in bytes.
-    pub disk_used: u64,
-    /// The monitor's process.
-    pub process_id: Option<u32>,
-    /// Time since its monitor was started, in milliseconds.
-    pub uptime_ms: Option<u64>,
-    /// Memory that went back to the host.
-    pub balloon: Option<BalloonStatistics>,
-    /// How it ended when it last did so on its own, if this process saw it.
-    pub last_exit: Option<String>,
-    /// The guest's console.
-    pub console_log: std::path::PathBuf,
-    /// The monitor's output.
-    pub monitor_log: std::path::PathBuf,
 }
 
 impl Machine {
@@ -373,41 +272,6 @@ impl Machine {
     }
 }
 
-impl Inner {
-    pub(crate) fn flag(&self) -> Option<DriverKind> {
-        *lock(&self.flag)
-    }
-
-    pub(crate) fn not_running(&self) -> Error {
-        Error::NotRunning {
-            name: self.name.clone(),
-            last_exit: lock(&self.last_exit).clone(),
-        }
-    }
-
-    /// Tells everyone when this monitor ends. Called once the guest is ready.
-    pub(crate) fn watch(self: &Arc<Self>, monitor: Monitor) {
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            let exit = monitor.exited().await;
-            tracing::info!(machine = inner.name, "{exit}");
-            let files = inner.files.clone();
-            let described = blocking(move || Ok(boot::describe(&files, exit))).await;
-            *lock(&inner.last_exit) = Some(described.unwrap_or_else(|_| exit.to_string()));
-            inner.stage.send_replace(Stage::Off);
-        });
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine")
-            .field("name", &self.name)
-            .field("stage", &*self.stage.borrow())
-            .finish_non_exhaustive()
-    }
-}
-
 struct BootDone(Arc<Inner>);
 
 impl Drop for BootDone {
@@ -423,80 +287,4 @@ impl Drop for BootDone {
         });
         *slot = None;
     }
-}
-
-/// A handle on the process behind `control`; `None` when it has ended meanwhile.
-pub(crate) async fn attach(inner: &Inner, mut control: Control) -> Result<Option<Monitor>> {
-    let unresponsive = || Error::Unresponsive {
-        name: inner.name.clone(),
-        monitor_log: inner.files.monitor_log(),
-    };
-    let process = control.process().ok_or_else(unresponsive)?;
-    let monitor = match Monitor::attach(process) {
-        Ok(monitor) => monitor,
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
-            return Ok(None);
-        }
-        Err(error) => {
-            return Err(Error::io(
-                "watch the monitor of",
-                inner.files.runtime(),
-                error,
-            ));
-        }
-    };
-    // Ids are used again: it is the monitor if that still holds its end.
-    if control.state().await.is_ok() {
-        return Ok(Some(monitor));
-    }
-    match Control::connect(&inner.files.control_socket()).await? {
-        None => Ok(None),
-        Some(again) if again.process() == Some(process) => Ok(Some(monitor)),
-        Some(_) => Err(unresponsive()),
-    }
-}
-
-/// Powers off, by force when `timeout` has passed, and waits for the end.
-pub(crate) async fn power_off(inner: &Inner, monitor: &Monitor, timeout: Duration) -> Result<()> {
-    let asked = match Control::connect(&inner.files.control_socket()).await? {
-        Some(mut control) => control.power_off(timeout).await,
-        None => Err(inner.not_running()),
-    };
-    let patience = match asked {
-        Ok(()) => timeout.saturating_add(EXIT_WITHIN),
-        Err(error) => {
-            tracing::debug!(%error, "the monitor cannot be asked to power off");
-            Duration::ZERO
-        }
-    };
-    if tokio::time::timeout(patience, monitor.exited())
-        .await
-        .is_ok()
-    {
-        return Ok(());
-    }
-    monitor.kill();
-    tokio::time::timeout(EXIT_WITHIN, monitor.exited())
-        .await
-        .map(drop)
-        .map_err(|_| Error::Unresponsive {
-            name: inner.name.clone(),
-            monitor_log: inner.files.monitor_log(),
-        })
-}
-
-/// Runs what blocks where it may.
-pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::Monitor(format!("a task was given up: {error}"))),
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
