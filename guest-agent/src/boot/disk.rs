@@ -123,20 +123,34 @@ fn contents(device: &File) -> io::Result<Contents> {
     let mut start = Vec::new();
     let mut reader = device;
     reader.seek(SeekFrom::Start(0))?;
-    reader.take(LOOKED_AT).read_to_end(&mut start)?;
+    // At each boot but the first, the superblock is all that is read.
+    reader
+        .take(SUPERBLOCK + SUPERBLOCK_LENGTH as u64)
+        .read_to_end(&mut start)?;
+    if is_ours(&start) {
+        return Ok(Contents::Ours);
+    }
+    reader
+        .take(LOOKED_AT - start.len() as u64)
+        .read_to_end(&mut start)?;
+    Ok(
+        if start.starts_with(UNFINISHED) || start.iter().all(|byte| *byte == 0) {
+            Contents::Blank
+        } else {
+            Contents::Foreign
+        },
+    )
+}
+
+/// Whether a disk that starts like this has a superblock that came from the seed.
+fn is_ours(start: &[u8]) -> bool {
     let superblock = start.get(SUPERBLOCK as usize..).unwrap_or_default();
     let has = |offset: usize, bytes: &[u8]| {
         superblock
             .get(offset..)
             .is_some_and(|rest| rest.starts_with(bytes))
     };
-    Ok(if has(MAGIC_OFFSET, MAGIC) && has(LABEL_OFFSET, LABEL) {
-        Contents::Ours
-    } else if start.starts_with(UNFINISHED) || start.iter().all(|byte| *byte == 0) {
-        Contents::Blank
-    } else {
-        Contents::Foreign
-    })
+    has(MAGIC_OFFSET, MAGIC) && has(LABEL_OFFSET, LABEL)
 }
 
 /// Writes the seed so that it counts only when all of it is there.
