@@ -89,7 +89,13 @@ impl Stage {
             Self::Dependencies => dependencies(places),
             Self::Doc => process::run(
                 cargo()
-                    .args(["doc", "--workspace", "--no-deps", "--quiet"])
+                    .args([
+                        "doc",
+                        "--workspace",
+                        "--no-deps",
+                        "--document-private-items",
+                        "--quiet",
+                    ])
                     .env("RUSTDOCFLAGS", "--deny warnings"),
             ),
             Self::Kernel => Arch::ALL

@@ -2,7 +2,7 @@
 //!
 //! Lives here: the [`methods`] a host may call and their replies, the records
 //! that they carry ([`container`], [`image`], [`machine`]), the [`frame`]s they
-//! travel in, the vsock ports, and how images are named ([`reference`]). The
+//! travel in, the vsock ports, and how images are named ([`mod@reference`]). The
 //! engine (host) and the guest agent (PID 1) both depend on this crate, and on
 //! nothing else of each other.
 //!
