@@ -14,6 +14,7 @@ mod fuzz;
 mod initramfs;
 mod kernel;
 mod lab;
+mod package;
 mod process;
 mod rust;
 mod setup;

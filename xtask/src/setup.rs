@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Places;
-use crate::{lab, process};
+use crate::{lab, package, process};
 
 /// Packages, by what needs them.
 const PACKAGES: &[(&str, &[&str])] = &[
@@ -51,6 +51,7 @@ pub(crate) fn run(places: &Places) -> Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
+    package::docker_client(places)?;
     lab::fetch_kernel(places)
 }
 

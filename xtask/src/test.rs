@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::cache::{Key, Places};
 use crate::fuzz;
 use crate::kernel::{self, Arch};
-use crate::{assets, lab, process, rust};
+use crate::{assets, lab, package, process, rust};
 
 /// Which stages.
 #[derive(clap::Args)]
@@ -142,16 +142,18 @@ fn dependencies(places: &Places) -> Result<()> {
 fn unit(places: &Places) -> Result<()> {
     // Tests of machines boot the guest that is embedded.
     assets::build(places)?;
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(package::docker_client(places)?);
+    let mut cargo = rust::cargo(places);
+    cargo.env("PATH", path);
     let packages = ["--workspace", "--exclude", "tests"];
     if process::find("cargo-nextest").is_some() {
-        process::run(
-            rust::cargo(places)
-                .args(["nextest", "run", "--no-tests", "pass"])
-                .args(packages),
-        )
+        cargo.args(["nextest", "run", "--no-tests", "pass"]);
     } else {
-        process::run(rust::cargo(places).arg("test").args(packages))
+        cargo.arg("test");
     }
+    process::run(cargo.args(packages))
 }
 
 fn end_to_end(places: &Places) -> Result<()> {

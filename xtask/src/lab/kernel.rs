@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Key, Places};
+use crate::package::unpack;
 use crate::process;
 
 /// The meta package that names the current kernel.
@@ -113,17 +114,7 @@ pub(crate) fn fetch(places: &Places) -> Result<()> {
         "lab-kernel",
         &Key::new("1").with("package", package.as_bytes()),
         |work| {
-            process::run(
-                Command::new("apt-get")
-                    .args(["--quiet", "download", &package])
-                    .current_dir(work),
-            )?;
-            let archive = fs::read_dir(work)?
-                .filter_map(|entry| Some(entry.ok()?.path()))
-                .find(|path| path.extension().is_some_and(|it| it == "deb"))
-                .context("apt-get downloaded nothing")?;
-            process::run(Command::new("dpkg").arg("-x").args([&archive, work]))?;
-            fs::remove_file(archive)?;
+            unpack(&package, work)?;
             // Debian 12 keeps modules in /lib, later ones in /usr/lib.
             if !work.join("lib").exists() && work.join("usr/lib/modules").exists() {
                 std::os::unix::fs::symlink("usr/lib", work.join("lib"))?;
