@@ -99,8 +99,12 @@ impl Machine {
     }
 }
 
+/// As the `kvm` driver has it.
 fn command_line() -> String {
-    "console=hvc0 loglevel=1 panic=-1 reboot=k random.trust_cpu=on no_timer_check".to_owned()
+    "console=hvc0 loglevel=1 panic=-1 reboot=k random.trust_cpu=on cryptomgr.notests \
+     no_timer_check tsc=reliable noreplace-smp rcupdate.rcu_expedited=1 \
+     sysctl.vm.compaction_proactiveness=0"
+        .to_owned()
 }
 
 fn ours(options: &Options, cpus: u8, folder: &Path, disk: &Path) -> Result<(Command, OwnedFd)> {
@@ -166,7 +170,8 @@ fn qemu(options: &Options, cpus: u8, disk: &Path) -> Command {
             "-chardev",
             "null,id=console",
             "-device",
-            "virtio-serial-device",
+            // By default it has 31, which are hundreds of exits.
+            "virtio-serial-device,max_ports=1",
         ])
         .args(["-device", "virtconsole,chardev=console"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]);

@@ -17,4 +17,14 @@ pub(crate) const COMMAND_LINE: &[&str] = &[
     "cryptomgr.notests",
     // There is no PIT whose interrupt could be checked.
     "no_timer_check",
+    // KVM keeps the time-stamp counters of all CPUs in step. Without this, Linux
+    // compares them at boot and looks after them twice a second.
+    "tsc=reliable",
+    // With one CPU, Linux would patch each lock prefix out of itself at boot.
+    "noreplace-smp",
+    // Mounts, namespaces and control groups wait for RCU: not for ticks of 10 ms.
+    "rcupdate.rcu_expedited=1",
+    // Memory is compacted when somebody wants a large piece, not looked after twice
+    // a second.
+    "sysctl.vm.compaction_proactiveness=0",
 ];

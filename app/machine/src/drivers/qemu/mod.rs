@@ -39,6 +39,9 @@ pub(crate) const COMMAND_LINE: &[&str] = &[
     // its time-stamp counter is the host's clock: no watchdog knows better.
     "no_timer_check",
     "tsc=reliable",
+    // As with KVM: nothing waits for ticks, and an idle machine stays idle.
+    "rcupdate.rcu_expedited=1",
+    "sysctl.vm.compaction_proactiveness=0",
 ];
 
 /// QEMU's path.
