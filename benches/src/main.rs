@@ -9,9 +9,11 @@
     reason = "figures are printed with one decimal"
 )]
 
+mod agent;
 mod boot;
 mod container;
 mod idle;
+mod relay;
 mod run;
 mod size;
 mod statistics;

@@ -1,8 +1,11 @@
-//! A warm `dctl run --rm`: the command as a user types it, and the calls that it
-//! makes to the engine, each by itself.
+//! A warm `dctl run --rm` of busybox's `true`, and where its time goes.
+//!
+//! Relays between `dctl` and the engine, and between the engine and the agent,
+//! note when each message passes. The command's whole time is cut at these notes,
+//! so the pieces add up to it. What the relays themselves cost is seen beside it:
+//! the same command without them.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,99 +13,180 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::Options;
+use crate::agent::{Agent, BUSYBOX};
+use crate::relay::{self, Inserted, Notes, Speech};
 use crate::statistics::{median, milliseconds};
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let home = tempfile::tempdir()?;
-    let dctl = |arguments: &[&str]| -> Result<Duration> {
-        let start = Instant::now();
-        let status = Command::new(&options.dctl)
-            .args(arguments)
-            .env("DCTL_HOME", home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()?;
-        if !status.success() {
-            bail!("dctl {} failed: {status}", arguments.join(" "));
-        }
-        Ok(start.elapsed())
-    };
-    let measured = measure(options, home.path(), &dctl);
-    let stopped = dctl(&["machine", "stop"]);
+    let measured = measure(options, home.path());
+    let stopped = dctl(options, home.path(), None, &["machine", "stop"]);
     measured?;
     stopped.map(|_| ())
 }
 
-fn measure(
-    options: &Options,
-    home: &Path,
-    dctl: &dyn Fn(&[&str]) -> Result<Duration>,
-) -> Result<()> {
-    let first = dctl(&["run", "--rm", "hello"])?;
+const RUN: [&str; 4] = ["run", "--rm", BUSYBOX, "true"];
+
+fn measure(options: &Options, home: &Path) -> Result<()> {
+    let first = dctl(options, home, None, &["run", "--rm", "hello"])?;
     println!(
         "  first `dctl run --rm hello` (engine, machine, image): {}",
         milliseconds(first)
     );
-    let (mut runs, mut versions) = (Vec::new(), Vec::new());
-    let mut steps: Vec<Vec<Duration>> = vec![Vec::new(); STEPS.len()];
-    for _ in 0..options.rounds {
-        runs.push(dctl(&["run", "--rm", "hello"])?);
-        versions.push(dctl(&["version"])?);
-        for (times, time) in steps.iter_mut().zip(calls(home)?) {
-            times.push(time);
-        }
+    let vsock = home.join("run/machines/default/vsock.sock");
+    Agent::new(vsock.clone()).import_busybox()?;
+    dctl(options, home, None, &RUN)?;
+    let (mut runs, mut helps) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds * 2 {
+        runs.push(dctl(options, home, None, &RUN)?);
+        helps.push(dctl(options, home, None, &["--version"])?);
     }
     let middle = |values: &[Duration]| median(values).context("nothing was measured");
     println!(
-        "  warm `dctl run --rm hello`: {}",
+        "  warm `dctl run --rm busybox true`: {}",
         milliseconds(middle(&runs)?)
     );
     println!(
-        "  of it, the command's own start (`dctl version`): {}",
-        milliseconds(middle(&versions)?)
+        "  of it, a process that only says its version: {}",
+        milliseconds(middle(&helps)?)
     );
-    for (name, times) in STEPS.iter().zip(&steps) {
-        println!("  engine: {name}: {}", milliseconds(middle(times)?));
+
+    let notes = Notes::default();
+    let front = home.join("relay.sock");
+    relay::start(
+        &front,
+        &home.join("run/docker.sock"),
+        Speech::Engine,
+        &notes,
+    )?;
+    let _inserted = Inserted::new(&vsock, Speech::Agent, &notes)?;
+    let host = format!("unix://{}", front.display());
+    let mut table = Table::default();
+    for _ in 0..options.rounds * 2 {
+        notes.take();
+        let start = Instant::now();
+        dctl(options, home, Some(&host), &RUN)?;
+        let mut round = notes.take();
+        round.push((Instant::now(), "dctl ends".to_owned()));
+        table.add(start, round);
     }
+    print!("{table}");
     Ok(())
 }
 
-const STEPS: [&str; 4] = ["create", "start", "wait", "remove"];
-
-/// The calls behind `run`, in turn, on the engine's socket.
-fn calls(home: &Path) -> Result<[Duration; 4]> {
-    let socket = home.join("run/docker.sock");
-    let timed = |method: &str, path: &str, body: &str| -> Result<(Duration, String)> {
-        let start = Instant::now();
-        let answer = http(&socket, method, path, body)?;
-        Ok((start.elapsed(), answer))
-    };
-    let (create, answer) = timed("POST", "/containers/create", r#"{"Image":"hello"}"#)?;
-    let answer: serde_json::Value =
-        serde_json::from_str(&answer).with_context(|| format!("the engine answered {answer:?}"))?;
-    let id = answer["Id"].as_str().context("no id was answered")?;
-    let (start, _) = timed("POST", &format!("/containers/{id}/start"), "")?;
-    let (wait, _) = timed("POST", &format!("/containers/{id}/wait"), "")?;
-    let (remove, _) = timed("DELETE", &format!("/containers/{id}"), "")?;
-    Ok([create, start, wait, remove])
+fn dctl(
+    options: &Options,
+    home: &Path,
+    host: Option<&str>,
+    arguments: &[&str],
+) -> Result<Duration> {
+    let mut command = Command::new(&options.dctl);
+    command
+        .args(arguments)
+        .env("DCTL_HOME", home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if let Some(host) = host {
+        command.env("DCTL_HOST", host);
+    }
+    let start = Instant::now();
+    let status = command.status().context("cannot run dctl")?;
+    if !status.success() {
+        bail!("dctl {} failed: {status}", arguments.join(" "));
+    }
+    Ok(start.elapsed())
 }
 
-/// One call of HTTP/1.0, whose answer ends with the connection.
-fn http(socket: &Path, method: &str, path: &str, body: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(socket)
-        .with_context(|| format!("no engine at {}", socket.display()))?;
-    write!(
-        stream,
-        "{method} /v1.47{path} HTTP/1.0\r\nHost: dctl\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not HTTP")?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if !status.starts_with('2') {
-        bail!("{method} {path}: {status} {body}");
+/// What happened in a command, on the average of its rounds.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Row>,
+    rounds: u32,
+    total: Duration,
+}
+
+struct Row {
+    what: String,
+    /// Sum over all rounds of the time since what happened before it.
+    took: Duration,
+    /// Sum over the rounds in which it happened of the time since the start.
+    at: Duration,
+    rounds: u32,
+}
+
+impl Table {
+    fn add(&mut self, start: Instant, notes: Vec<(Instant, String)>) {
+        let mut last = start;
+        for (at, what) in notes {
+            let index = self.rows.iter().position(|row| row.what == what);
+            let index = index.unwrap_or_else(|| {
+                self.rows.push(Row {
+                    what,
+                    took: Duration::ZERO,
+                    at: Duration::ZERO,
+                    rounds: 0,
+                });
+                self.rows.len() - 1
+            });
+            let row = &mut self.rows[index];
+            row.took += at.duration_since(last);
+            row.at += at.duration_since(start);
+            row.rounds += 1;
+            last = at;
+        }
+        self.rounds += 1;
+        self.total += last.duration_since(start);
     }
-    Ok(body.to_owned())
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rounds = self.rounds.max(1);
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_by_key(|row| row.at / row.rounds.max(1));
+        let mut text = String::new();
+        writeln!(
+            text,
+            "  where the time goes, relays in between (average of {} runs):",
+            self.rounds
+        )?;
+        for row in rows {
+            writeln!(
+                text,
+                "  {:>8.1} ms  until {}",
+                (row.took / rounds).as_secs_f64() * 1e3,
+                row.what
+            )?;
+        }
+        writeln!(
+            text,
+            "  {:>8.1} ms  in all",
+            (self.total / rounds).as_secs_f64() * 1e3
+        )?;
+        formatter.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_add_up_whatever_their_order() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut table = Table::default();
+        table.add(start, vec![(at(1), "a".into()), (at(3), "b".into())]);
+        table.add(
+            start,
+            vec![
+                (at(2), "b".into()),
+                (at(7), "a".into()),
+                (at(9), "c".into()),
+            ],
+        );
+        let sum: Duration = table.rows.iter().map(|row| row.took).sum();
+        assert_eq!(sum, table.total);
+        assert_eq!(table.total, Duration::from_millis(12));
+    }
 }
