@@ -159,6 +159,11 @@ fn carry(caller: UnixStream, target: UnixStream, speech: Speech, notes: &Notes) 
                 notes.add(at, format!("{peer} tells the end: {request}"));
             }
         });
+        if let Some(request) = &*asked.lock().unwrap_or_else(PoisonError::into_inner)
+            && request.to_lowercase().ends_with("attach")
+        {
+            notes.add(Instant::now(), format!("{peer} ends: {request}"));
+        }
     });
     Ok(())
 }

@@ -36,10 +36,13 @@ fn measure(options: &Options, home: &Path) -> Result<()> {
     let vsock = home.join("run/machines/default/vsock.sock");
     Agent::new(vsock.clone()).import_busybox()?;
     dctl(options, home, None, &RUN)?;
-    let (mut runs, mut helps) = (Vec::new(), Vec::new());
+    let (mut runs, mut starts, mut nothings) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds * 2 {
         runs.push(dctl(options, home, None, &RUN)?);
-        helps.push(dctl(options, home, None, &["--version"])?);
+        starts.push(dctl(options, home, None, &["--version"])?);
+        let start = Instant::now();
+        Command::new("/bin/true").status()?;
+        nothings.push(start.elapsed());
     }
     let middle = |values: &[Duration]| median(values).context("nothing was measured");
     println!(
@@ -47,8 +50,9 @@ fn measure(options: &Options, home: &Path) -> Result<()> {
         milliseconds(middle(&runs)?)
     );
     println!(
-        "  of it, a process that only says its version: {}",
-        milliseconds(middle(&helps)?)
+        "  of it, a process that only says its version: {} (/bin/true: {})",
+        milliseconds(middle(&starts)?),
+        milliseconds(middle(&nothings)?)
     );
 
     let notes = Notes::default();
