@@ -183,6 +183,33 @@ impl Installation {
         found
     }
 
+    /// Bytes of memory that all processes of the installation have: engine, monitor
+    /// and QEMU. What two of them share counts twice.
+    ///
+    /// # Panics
+    /// If `/proc` cannot be read.
+    pub fn resident_memory(&self) -> u64 {
+        let mark = format!("DCTL_HOME={}", self.home.display());
+        let mut bytes = 0;
+        for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
+            // Not a process, or one that has ended since.
+            let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let is_ours = read("environ")
+                .split(|byte| *byte == 0)
+                .any(|one| one == mark.as_bytes());
+            if !is_ours {
+                continue;
+            }
+            let status = read("status");
+            let status = String::from_utf8_lossy(&status);
+            let resident = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+            bytes += resident.map_or(0, |kib| kib.parse().unwrap_or(0)) * 1024;
+        }
+        bytes
+    }
+
     /// Kills a part of the installation without a warning, and waits until it is
     /// gone.
     ///

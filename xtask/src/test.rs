@@ -166,48 +166,66 @@ fn end_to_end(places: &Places) -> Result<()> {
     ]))
 }
 
-/// The tests that boot machines, with a real KVM and without privilege.
+/// What runs in the lab: package, its test program, and which of its tests. All
+/// commands and failures run in the end-to-end stage; here it is about the driver.
+const IN_LAB: [(&str, &str, &[&str]); 3] = [
+    ("tests", "machines", &[]),
+    ("dctl-machine", "machine", &[]),
+    ("tests", "commands", &["run::", "streams::"]),
+];
+
+/// The tests of the kvm driver, with a real KVM and without privilege.
 fn in_lab(places: &Places) -> Result<()> {
     let dctl = rust::dctl(places)?;
     let cache = places.cache.parent().context("the cache has a parent")?;
-    for package in ["dctl-machine", "tests"] {
-        for executable in test_executables(places, package)? {
-            println!("in the lab: {}", executable.display());
-            let options = lab::Options {
-                memory: 6144,
-                cpus: 2,
-                seconds: 1800,
-                output: None,
-                unprivileged: true,
-                environment: vec![
-                    ("DCTL_BIN", dctl.display().to_string()),
-                    // Images that the tests made outside.
-                    ("XDG_CACHE_HOME", cache.display().to_string()),
-                ],
-                command: vec![executable.display().to_string()],
-            };
-            if lab::run(places, &options)? != 0 {
-                bail!("{} failed in the lab", executable.display());
-            }
+    for (package, test, filters) in IN_LAB {
+        let executable = test_executable(places, package, test)?;
+        println!("in the lab: {test} {}", filters.join(" "));
+        let start = Instant::now();
+        let command = std::iter::once(executable.display().to_string())
+            .chain(filters.iter().copied().map(str::to_owned))
+            .collect();
+        let options = lab::Options {
+            memory: 6144,
+            cpus: 2,
+            seconds: 900,
+            output: None,
+            unprivileged: true,
+            environment: vec![
+                ("DCTL_BIN", dctl.display().to_string()),
+                // What the probe has to choose here.
+                ("DCTL_TEST_DRIVER", "kvm".to_owned()),
+                // Images that the tests made outside.
+                ("XDG_CACHE_HOME", cache.display().to_string()),
+            ],
+            command,
+        };
+        if lab::run(places, &options)? != 0 {
+            bail!("{test} of {package} failed in the lab");
         }
+        println!("in the lab: {test} {} s", start.elapsed().as_secs());
     }
     Ok(())
 }
 
-/// The programs that a package's integration tests are.
-fn test_executables(places: &Places, package: &str) -> Result<Vec<PathBuf>> {
+/// The program that an integration test is.
+fn test_executable(places: &Places, package: &str, test: &str) -> Result<PathBuf> {
     let messages = process::output(rust::cargo(places).args([
         "test",
         "--package",
         package,
         "--test",
-        "*",
+        test,
         "--no-run",
         "--quiet",
         "--message-format",
         "json",
     ]))?;
-    Ok(messages.lines().filter_map(executable).collect())
+    messages
+        .lines()
+        .filter_map(executable)
+        .next_back()
+        .with_context(|| format!("cargo built no test {test} of {package}"))
 }
 
 /// The program in one of cargo's messages, if it is about one.
