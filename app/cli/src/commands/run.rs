@@ -109,17 +109,17 @@ async fn run_attached(
     let fails = |failure: Failure| failure.before_run("run");
     let tty = arguments.options.tty;
     let signals = container::signals(client, id, arguments.sig_proxy, tty).map_err(fails)?;
-    let hijacked = container::attach(client, id, attached, arguments.detach_keys.as_ref())
-        .await
-        .map_err(fails)?;
     let condition = if arguments.options.remove {
         "removed"
     } else {
         "next-exit"
     };
-    let waiting = container::begin_wait(client, id, condition)
-        .await
-        .map_err(fails)?;
+    // Both at once: neither needs the other, and each is a round trip to the agent.
+    let (hijacked, waiting) = tokio::try_join!(
+        container::attach(client, id, attached, arguments.detach_keys.as_ref()),
+        container::begin_wait(client, id, condition),
+    )
+    .map_err(fails)?;
     if let Err(failure) = container::start(client, id).await {
         drop(hijacked);
         if arguments.options.remove {
