@@ -129,7 +129,7 @@ fn what_a_container_writes_stays_in_it() {
         busybox,
         "sh",
         "-c",
-        "echo $(( $(cat /n 2>/dev/null || echo 0) + 1 )) | tee /n",
+        "n=$(( $(cat /n 2>/dev/null || echo 0) + 1 )); echo $n > /n; echo $n",
     ])
     .success();
     let said = dctl(&["start", "--attach", name_of_second.as_str()]).success();
