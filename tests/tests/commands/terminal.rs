@@ -66,6 +66,8 @@ fn control_c_interrupts_what_runs_and_not_the_shell() {
     terminal.wait_for("# ", LONG);
     terminal.type_text("echo code-$?\r");
     terminal.wait_for("code-130", LONG);
+    // An end of input is one at the prompt only.
+    terminal.wait_for("# ", LONG);
     terminal.type_text("\x04");
     assert_eq!(terminal.finish(LONG), 0);
 }
