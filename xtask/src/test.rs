@@ -134,7 +134,7 @@ fn dependencies(places: &Places) -> Result<()> {
     process::run(
         Command::new(tool.join("bin/cargo-deny"))
             .current_dir(&places.repository)
-            // Advisories need a database from the network; see CONTRIBUTING.md.
+            // Advisories would need a database from the network.
             .args(["--workspace", "check", "bans", "licenses", "sources"]),
     )
 }

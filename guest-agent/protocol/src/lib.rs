@@ -4,7 +4,7 @@
 //! that they carry ([`container`], [`image`], [`machine`]), the [`frame`]s they
 //! travel in, the vsock ports, and how images are named ([`mod@reference`]). The
 //! engine (host) and the guest agent (PID 1) both depend on this crate, and on
-//! nothing else of each other.
+//! nothing else of each other; the command line reads names with it.
 //!
 //! One vsock connection carries one call. The host connects to [`AGENT_PORT`],
 //! sends one frame with a [`methods::Request`], and reads one frame with the
