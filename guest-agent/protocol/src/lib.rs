@@ -2,9 +2,10 @@
 //!
 //! Lives here: the [`methods`] a host may call and their replies, the records
 //! that they carry ([`container`], [`image`], [`machine`]), the [`frame`]s they
-//! travel in, the vsock ports, and how images are named ([`mod@reference`]). The
-//! engine (host) and the guest agent (PID 1) both depend on this crate, and on
-//! nothing else of each other; the command line reads names with it.
+//! travel in, the [`chunks`] of archives, the vsock ports, and how images are
+//! named ([`mod@reference`]). The engine (host) and the guest agent (PID 1) both
+//! depend on this crate, and on nothing else of each other; the command line reads
+//! names with it.
 //!
 //! One vsock connection carries one call. The host connects to [`AGENT_PORT`],
 //! sends one frame with a [`methods::Request`], and reads one frame with the
@@ -16,6 +17,7 @@
 //! stream that it is handed, and must stay free of platform code: it is compiled
 //! for every host.
 
+pub mod chunks;
 pub mod container;
 pub mod error;
 pub mod frame;
