@@ -74,6 +74,24 @@ fn parse_file(
     Ok(())
 }
 
+/// Labels as they are given: those of files first, one a line, then the options.
+pub(crate) fn label_entries(
+    files: &[impl AsRef<Path>],
+    options: &[String],
+) -> Result<Vec<String>, String> {
+    let mut labels = Vec::new();
+    for path in files {
+        let path = path.as_ref();
+        let contents =
+            std::fs::read(path).map_err(|error| format!("open {}: {error}", path.display()))?;
+        // A name alone is a label without a value.
+        parse_file(&contents, |_| Some(String::new()), &mut labels)
+            .map_err(|problem| format!("invalid label file ({}): {problem}", path.display()))?;
+    }
+    labels.extend_from_slice(options);
+    Ok(labels)
+}
+
 /// Labels: `name=value`, or `name` for an empty value.
 pub(crate) fn labels(options: &[String]) -> Result<HashMap<String, String>, String> {
     options

@@ -151,6 +151,22 @@ pub(crate) fn tmpfs(text: &str) -> Result<(String, String), String> {
     Ok((path.to_owned(), options.to_owned()))
 }
 
+/// `name=value`; both as they are.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("invalid option \"{text}\": it must be of the form NAME=VALUE"))
+}
+
+/// 0 to 100, or -1 for the machine's.
+pub(crate) fn swappiness(text: &str) -> Result<i64, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (-1..=100).contains(number))
+        .ok_or_else(|| format!("invalid value: {text}. Valid memory swappiness range is 0-100"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

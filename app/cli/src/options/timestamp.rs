@@ -55,7 +55,7 @@ fn date(text: &str, offset: UtcOffset) -> Option<OffsetDateTime> {
 }
 
 /// A duration as Go writes it, in nanoseconds: `1h30m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Option<i128> {
+pub(super) fn duration(text: &str) -> Option<i128> {
     let mut rest = text;
     let mut total = 0_i128;
     if rest.is_empty() {
