@@ -26,8 +26,11 @@ pub(crate) const MEMORY_MIB: u32 = 512;
 pub(crate) enum Monitor {
     /// `dctl vmm`.
     Ours,
-    /// `qemu-system-x86_64 -M microvm -accel kvm`.
+    /// `qemu-system-x86_64 -M microvm -accel kvm`, its devices as they come.
     Qemu,
+    /// The same with a console of one port: by default it has 31, which cost it
+    /// hundreds of exits.
+    QemuOnePort,
 }
 
 /// A machine that is ready. Dropped, it is gone.
@@ -58,7 +61,14 @@ impl Machine {
     ) -> Result<Self> {
         let (mut command, ready) = match monitor {
             Monitor::Ours => ours(options, cpus, folder, disk)?,
-            Monitor::Qemu => (qemu(options, cpus, disk), listen_on_vsock()?),
+            Monitor::Qemu => {
+                let console = "virtio-serial-device";
+                (qemu(options, cpus, disk, console), listen_on_vsock()?)
+            }
+            Monitor::QemuOnePort => {
+                let console = "virtio-serial-device,max_ports=1";
+                (qemu(options, cpus, disk, console), listen_on_vsock()?)
+            }
         };
         let log = fs::File::create(folder.join("monitor.log"))?;
         command
@@ -139,7 +149,7 @@ fn ours(options: &Options, cpus: u8, folder: &Path, disk: &Path) -> Result<(Comm
 }
 
 /// The same machine on QEMU, with what it can leave out left out.
-fn qemu(options: &Options, cpus: u8, disk: &Path) -> Command {
+fn qemu(options: &Options, cpus: u8, disk: &Path, console: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-accel", "kvm", "-cpu", "host"])
@@ -166,13 +176,7 @@ fn qemu(options: &Options, cpus: u8, disk: &Path) -> Command {
         .arg(format!("vhost-vsock-device,guest-cid={GUEST_CID}"))
         .args(["-device", "virtio-rng-device"])
         .args(["-device", "virtio-balloon-device,free-page-reporting=on"])
-        .args([
-            "-chardev",
-            "null,id=console",
-            "-device",
-            // By default it has 31, which are hundreds of exits.
-            "virtio-serial-device,max_ports=1",
-        ])
+        .args(["-chardev", "null,id=console", "-device", console])
         .args(["-device", "virtconsole,chardev=console"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]);
     command

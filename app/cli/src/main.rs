@@ -15,9 +15,12 @@ mod output;
 mod session;
 mod template;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
+    if let Some(code) = machine_process(std::env::args_os().skip(1)) {
+        return code;
+    }
     session::terminal::restore_on_panic();
     match commands::main(std::env::args_os()) {
         Ok(code) => code,
@@ -27,5 +30,17 @@ fn main() -> ExitCode {
             }
             failure.into()
         }
+    }
+}
+
+/// Runs a machine, when that is what this process was started for. These parts
+/// read their own arguments: a machine's start does not wait for the tree of
+/// commands to be built.
+fn machine_process(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let part = arguments.next()?;
+    match part.to_str()? {
+        "vmm" => Some(dctl_vmm::command::main(arguments)),
+        "qemu" => Some(dctl_machine::qemu_supervisor(arguments)),
+        _ => None,
     }
 }

@@ -2,7 +2,6 @@
 //! processes of their own.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io,
     os::fd::{IntoRawFd, RawFd},
@@ -96,16 +95,4 @@ fn leave_session(ready_fd: RawFd) -> io::Result<RawFd> {
     let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok(moved.into_raw_fd())
-}
-
-/// Arguments that a hidden command parses itself.
-#[derive(Debug, Args)]
-pub(crate) struct RawArguments {
-    /// Passed on
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARGUMENT"
-    )]
-    pub(crate) arguments: Vec<OsString>,
 }

@@ -122,12 +122,6 @@ enum Command {
     /// Serve the API
     #[command(hide = true)]
     Engine(host::EngineArguments),
-    /// Run a machine on KVM
-    #[command(hide = true, disable_help_flag = true)]
-    Vmm(host::RawArguments),
-    /// Run a machine on QEMU
-    #[command(hide = true, disable_help_flag = true)]
-    Qemu(host::RawArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -273,8 +267,6 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode
     };
     match arguments.command {
         Command::Engine(engine) => host::engine(&engine),
-        Command::Vmm(raw) => Ok(dctl_vmm::command::main(raw.arguments)),
-        Command::Qemu(raw) => Ok(dctl_machine::qemu_supervisor(raw.arguments)),
         Command::Completion(completion) => {
             host::completion(&completion).map(|()| ExitCode::SUCCESS)
         }
@@ -325,7 +317,7 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Top(arguments) => lifecycle::top(environment, arguments).await,
         Command::Version(arguments) => system::version(environment, arguments).await,
         Command::Wait(arguments) => lifecycle::wait(environment, arguments).await,
-        Command::Completion(_) | Command::Engine(_) | Command::Vmm(_) | Command::Qemu(_) => Ok(()),
+        Command::Completion(_) | Command::Engine(_) => Ok(()),
     }
 }
 
