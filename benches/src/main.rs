@@ -1,6 +1,7 @@
 //! Benches: what dctl costs, beside a peer that does the same, in one run.
 //!
-//! `cargo xtask bench` runs this program in the lab, as root. What it prints are
+//! `cargo xtask bench` runs this program in the lab, as root; the benches from
+//! `pull` on outside of it, where they start the lab for their peers. What it prints are
 //! ratios, with the figures that they come from; times by themselves say nothing
 //! on a software processor. Nothing here is installed on a user's machine.
 
@@ -13,6 +14,9 @@ mod agent;
 mod boot;
 mod container;
 mod idle;
+mod many;
+mod peers;
+mod pull;
 mod relay;
 mod run;
 mod size;
@@ -37,6 +41,12 @@ struct Options {
     /// Where vmlinux and initramfs.cpio are
     #[arg(long)]
     guest: PathBuf,
+    /// The program that runs the lab, for benches that run outside of it
+    #[arg(long)]
+    lab: Option<PathBuf>,
+    /// Where the peers' Debian packages are unpacked
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// How often each measurement is taken; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -46,7 +56,7 @@ struct Options {
 
 type Bench = fn(&Options) -> Result<()>;
 
-const BENCHES: [(&str, &str, Bench); 5] = [
+const BENCHES: [(&str, &str, Bench); 9] = [
     (
         "size",
         "the installed program, and what is in it",
@@ -67,6 +77,26 @@ const BENCHES: [(&str, &str, Bench); 5] = [
         "run",
         "a warm `dctl run --rm`, and where the time goes",
         run::run,
+    ),
+    (
+        "pull",
+        "an image of 500 MB pulled and unpacked, beside Podman and Docker",
+        pull::run,
+    ),
+    (
+        "many",
+        "50 containers started, beside Podman",
+        many::containers,
+    ),
+    (
+        "logs",
+        "a log of 100 MB written and read, beside Podman",
+        many::logs,
+    ),
+    (
+        "memory",
+        "what the agent keeps of 100 containers",
+        many::memory,
     ),
 ];
 

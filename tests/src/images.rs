@@ -126,6 +126,55 @@ pub fn debian() -> PathBuf {
     layout
 }
 
+/// Writes the layout of an image of `size` bytes, unpacked, in so many `layers`:
+/// files of this system, so that they compress as files do.
+///
+/// # Panics
+/// If it cannot be written, or this system has too few files.
+pub fn write_system_files(directory: &Path, size: u64, layers: usize) {
+    let share = size / layers as u64;
+    let mut archives = Vec::new();
+    let (mut layer, mut bytes) = (Layer::new(), 0);
+    let mut folders = vec![PathBuf::from("/usr")];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        let mut entries: Vec<_> = entries.flatten().collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            let path = entry.path();
+            if kind.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.to_string_lossy();
+            let name = name.trim_start_matches('/');
+            // Longer ones need more than one header.
+            if !kind.is_file() || name.len() > 99 {
+                continue;
+            }
+            let Ok(content) = fs::read(&path) else {
+                continue;
+            };
+            layer.file(name, 0o644, &content);
+            bytes += content.len() as u64;
+            if bytes >= share {
+                archives.push(std::mem::take(&mut layer).finish());
+                bytes = 0;
+                if archives.len() == layers {
+                    write_layout(directory, &archives, &json!({"Cmd": ["true"]}));
+                    return;
+                }
+            }
+        }
+    }
+    panic!("this system has less than {size} bytes of files in /usr");
+}
+
 /// The archive that this system's packages come from.
 fn debian_mirror() -> String {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];

@@ -1,17 +1,39 @@
 //! Benches: the program in `benches/`, run in the lab where a peer needs KVM.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::cache::Places;
+use crate::cache::{Key, Places};
 use crate::lab;
-use crate::{process, rust};
+use crate::{package, process, rust};
+
+/// Benches that run outside of the lab, on the `qemu` driver, and start the lab for
+/// their peers.
+const OUTSIDE: [&str; 4] = ["pull", "many", "logs", "memory"];
+const INSIDE: [&str; 5] = ["size", "boot", "idle", "container", "run"];
+
+/// The peers' packages: what they need that is not on every Debian.
+const PEERS: [&str; 11] = [
+    "podman",
+    "conmon",
+    "golang-github-containers-common",
+    "golang-github-containers-image",
+    "docker.io",
+    "containerd",
+    "runc",
+    "libgpgme11",
+    "libassuan0",
+    "libdevmapper1.02.1",
+    "libsubid4",
+];
 
 /// Which benches.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Names of benches; all when none is named (size, boot, idle, container, run)
+    /// Names of benches; all when none is named (size, boot, idle, container,
+    /// run, pull, many, logs, memory)
     pub(crate) names: Vec<String>,
 }
 
@@ -19,7 +41,7 @@ pub(crate) struct Options {
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     rust::dctl(places)?;
     process::run(rust::cargo(places).args(["build", "--release", "--package", "benches"]))?;
-    let mut command = vec![
+    let command = [
         rust::release(places, "benches").display().to_string(),
         "--dctl".to_owned(),
         rust::release(places, "dctl").display().to_string(),
@@ -28,18 +50,60 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         "--guest".to_owned(),
         rust::guest_directory(places).display().to_string(),
     ];
-    command.extend(options.names.iter().cloned());
-    let status = lab::run(
-        places,
-        &lab::Options {
-            memory: 6144,
-            cpus: 2,
-            seconds: 3600,
-            output: None,
-            unprivileged: false,
-            environment: Vec::new(),
-            command,
-        },
-    )?;
-    Ok(ExitCode::from(status))
+    let chosen = |all: &[&'static str]| -> Vec<&'static str> {
+        let wanted =
+            |name: &str| options.names.is_empty() || options.names.iter().any(|it| it == name);
+        all.iter().copied().filter(|name| wanted(name)).collect()
+    };
+    let (inside, outside) = (chosen(&INSIDE), chosen(&OUTSIDE));
+    let known = inside.len() + outside.len();
+    if known < options.names.len() || known == 0 {
+        bail!(
+            "the benches are {} and {}",
+            INSIDE.join(", "),
+            OUTSIDE.join(", ")
+        );
+    }
+    if !inside.is_empty() {
+        let words = inside.iter().map(|&name| name.to_owned());
+        let status = lab::run(
+            places,
+            &lab::Options {
+                memory: 6144,
+                cpus: 2,
+                seconds: 3600,
+                output: None,
+                unprivileged: false,
+                environment: Vec::new(),
+                command: command.iter().cloned().chain(words).collect(),
+            },
+        )?;
+        if status != 0 {
+            return Ok(ExitCode::from(status));
+        }
+    }
+    if !outside.is_empty() {
+        process::run(
+            Command::new(&command[0])
+                .args(&command[1..])
+                .arg("--lab")
+                .arg(std::env::current_exe()?)
+                .arg("--peers")
+                .arg(peers(places)?)
+                .args(outside)
+                .env("DCTL_BIN", rust::release(places, "dctl"))
+                .env("DCTL_DRIVER", "qemu"),
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The peers' packages, unpacked and not installed.
+fn peers(places: &Places) -> Result<PathBuf> {
+    let key = Key::new("1").with("packages", PEERS.join(" ").as_bytes());
+    places.entry("peers", &key, |work| {
+        PEERS
+            .iter()
+            .try_for_each(|name| package::unpack(name, work))
+    })
 }

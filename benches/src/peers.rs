@@ -1,0 +1,98 @@
+//! Podman and Docker, as Debian has them, in the lab: a Linux on a software
+//! processor, as the machine of dctl's `qemu` driver is. They reach a registry of
+//! this machine as dctl does.
+//!
+//! What they have better: their storage is memory, no disk. What they have worse:
+//! all of theirs runs on the software processor, of dctl only the guest's part.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::Options;
+
+/// A peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// `podman`, with crun.
+    Podman,
+    /// `dockerd` and its client.
+    Docker,
+}
+
+impl Peer {
+    /// Its name, for people and for the script.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// The loopback interface of the lab's host, seen from within the lab.
+pub(crate) const HOST: &str = "10.0.2.2";
+
+const SCRIPT: &str = include_str!("peers.sh");
+
+/// What a task printed: names and milliseconds.
+#[derive(Debug)]
+pub(crate) struct Figures(Vec<(String, f64)>);
+
+impl Figures {
+    /// All of one name, in order.
+    pub(crate) fn of(&self, name: &str) -> Vec<f64> {
+        self.0
+            .iter()
+            .filter(|(it, _)| it == name)
+            .map(|(_, value)| *value)
+            .collect()
+    }
+}
+
+/// Runs a task of the script in a lab of its own.
+pub(crate) fn measure(
+    options: &Options,
+    peer: Peer,
+    task: &str,
+    arguments: &[&str],
+) -> Result<Figures> {
+    let lab = options
+        .lab
+        .as_ref()
+        .context("the program that runs the lab was not named (--lab)")?;
+    let packages = options
+        .peers
+        .as_ref()
+        .context("the peers' packages were not named (--peers)")?;
+    let output = Command::new(lab)
+        .args([
+            "lab",
+            "--memory",
+            "6144",
+            "--cpus",
+            "2",
+            "--seconds",
+            "1200",
+        ])
+        .args(["--", "/bin/sh", "-c", SCRIPT, "peers.sh"])
+        .arg(packages)
+        .args([peer.name(), task])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("the lab cannot be run")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("{} failed in the lab: {text}", peer.name());
+    }
+    let figures = text
+        .lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        })
+        .collect();
+    Ok(Figures(figures))
+}

@@ -1,0 +1,97 @@
+# Podman or Docker in the lab, doing what dctl is measured with. Prints a line
+# for each measurement: its name and milliseconds.
+#
+# peers.sh PACKAGES podman|docker TASK ARGUMENT...
+set -eu
+packages=$1 peer=$2 task=$3
+shift 3
+export PATH="$packages/usr/bin:$packages/usr/sbin:$PATH"
+export LD_LIBRARY_PATH="$packages/usr/lib/x86_64-linux-gnu:$packages/lib/x86_64-linux-gnu"
+# Memory: a faster disk than dctl's machine has.
+mount -t tmpfs -o size=80% tmpfs /mnt
+
+case $peer in
+podman)
+    mkdir -p /etc/containers
+    echo '{"default": [{"type": "insecureAcceptAnything"}]}' > /etc/containers/policy.json
+    engine() {
+        podman --root /mnt/root --runroot /run/podman --tmpdir /run/podman/tmp \
+            --storage-driver overlay --cgroup-manager cgroupfs --events-backend none \
+            --runtime /usr/bin/crun --conmon "$packages/usr/bin/conmon" "$@"
+    }
+    pull() { engine pull --quiet --tls-verify=false "$1"; }
+    logged='--log-driver k8s-file'
+    # Docker kills at once by itself.
+    removed='--force --time 0'
+    ;;
+docker)
+    # Docker wants a cgroup of its own for each controller's root.
+    dockerd --data-root /mnt/root --host unix:///run/docker.sock --bridge none \
+        --iptables=false --ip6tables=false --insecure-registry 10.0.2.2/32 \
+        > /mnt/dockerd.log 2>&1 &
+    engine() { docker --host unix:///run/docker.sock "$@"; }
+    tries=0
+    until engine version > /mnt/version.log 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 120 ] || { cat /mnt/dockerd.log >&2; exit 1; }
+        sleep 0.5
+    done
+    pull() { engine pull --quiet "$1"; }
+    logged=''
+    removed=--force
+    ;;
+esac
+
+milliseconds() { echo $(($(date +%s%N) / 1000000)); }
+
+measure() {
+    name=$1
+    shift
+    start=$(milliseconds)
+    "$@" > /mnt/output
+    echo "$name $(($(milliseconds) - start))"
+}
+
+run_detached() { engine run --detach --network none "$image" sleep 1000; }
+
+in_a_row() {
+    for _ in $(seq "$1"); do run_detached; done
+}
+
+at_once() {
+    jobs=''
+    for _ in $(seq "$1"); do
+        run_detached &
+        jobs="$jobs $!"
+    done
+    for job in $jobs; do wait "$job"; done
+}
+
+# shellcheck disable=SC2046,SC2086
+remove_all() { engine rm $removed $(engine ps --all --quiet) > /mnt/output; }
+
+image=$1
+case $task in
+pull)
+    for _ in $(seq "$2"); do
+        measure pull pull "$image"
+        engine rmi --force "$image" > /mnt/output
+    done
+    ;;
+many)
+    pull "$image" > /mnt/output
+    engine run --rm --network none "$image" true
+    for _ in $(seq "$3"); do
+        measure in-a-row in_a_row "$2"
+        remove_all
+        measure at-once at_once "$2"
+        remove_all
+    done
+    ;;
+logs)
+    pull "$image" > /mnt/output
+    # shellcheck disable=SC2086
+    measure write engine run $logged --network none --name log "$image" sh -c "$2"
+    for _ in $(seq "$3"); do measure logs engine logs log; done
+    ;;
+esac
