@@ -23,6 +23,16 @@ pub(super) fn kill(id: &str) {
     let _ = fs::write(path(id).join("cgroup.kill"), "1");
 }
 
+/// Sets its weight for single disks: lines of its `io.weight`.
+///
+/// # Errors
+/// When the kernel refuses one.
+pub(super) fn weigh(id: &str, lines: &[String]) -> io::Result<()> {
+    let file = path(id).join("io.weight");
+    // Each write is one setting.
+    lines.iter().try_for_each(|line| fs::write(&file, line))
+}
+
 /// Whether the kernel killed something in it for want of memory.
 pub(super) fn was_out_of_memory(id: &str) -> bool {
     fs::read_to_string(path(id).join("memory.events")).is_ok_and(|events| {

@@ -6,16 +6,13 @@ use std::{collections::HashMap, io, path::Path};
 use guest_protocol::{
     AgentError, ErrorKind,
     container::{Container, ContainerState},
-    docker::{
-        ContainerConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-        RestartPolicy, RestartPolicyNameEnum,
-    },
+    docker::{ContainerConfig, HostConfig, RestartPolicyNameEnum},
     image::Image,
     methods::ContainerCreated,
 };
 
 use super::{
-    Containers, Entry, Record, exists, log_limits, names, remove,
+    Containers, Entry, Record, defaults, exists, log_limits, names, remove,
     signal::SignalNumber,
     spec::{self, mounts},
 };
@@ -44,7 +41,8 @@ impl Containers {
             .ok_or_else(|| AgentError::invalid("no image was given"))?;
         let image = self.shared.images.resolve(&reference)?;
         merge_image(&mut config, &image)?;
-        let mut warnings = fill_defaults(&mut host);
+        defaults::check(&config, &host)?;
+        let mut warnings = defaults::fill(&mut host);
         let (path, args) = command(&config)?;
         if let Some(signal) = &config.stop_signal {
             SignalNumber::parse(signal)?;
@@ -90,7 +88,7 @@ impl Containers {
             ..Container::default()
         };
         log_limits(&container).map_err(AgentError::invalid)?;
-        container.config.hostname = Some(spec::hostname(&container));
+        container.config.hostname = Some(spec::first_hostname(&container));
         container.name = self.reserve_name(name, &container.id)?;
         let result = self.keep(container, &volumes);
         match result {
@@ -283,46 +281,6 @@ fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
         Some(program) => Ok((program, all.collect())),
         None => Err(AgentError::invalid("no command specified")),
     }
-}
-
-/// Fills in what the user left open, as `inspect` shows it; says what is ignored.
-fn fill_defaults(host: &mut HostConfig) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let text = |slot: &mut Option<String>, default: &str| {
-        if slot.as_ref().is_none_or(String::is_empty) {
-            *slot = Some(default.to_owned());
-        }
-    };
-    if host.network_mode.as_deref() == Some("default") {
-        host.network_mode = None;
-    }
-    text(&mut host.network_mode, "bridge");
-    text(&mut host.ipc_mode, "private");
-    text(&mut host.runtime, "libcontainer");
-    host.shm_size = Some(
-        host.shm_size
-            .filter(|size| *size > 0)
-            .unwrap_or(mounts::DEFAULT_SHM_SIZE),
-    );
-    if !matches!(host.cgroupns_mode, Some(HostConfigCgroupnsModeEnum::HOST)) {
-        host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
-    }
-    host.restart_policy.get_or_insert(RestartPolicy {
-        name: Some(RestartPolicyNameEnum::NO),
-        maximum_retry_count: Some(0),
-    });
-    let log = host.log_config.get_or_insert_default();
-    match log.typ.as_deref() {
-        None | Some("" | "json-file") => {}
-        Some(driver) => warnings.push(format!(
-            "log driver {driver:?} is not supported: json-file is used"
-        )),
-    }
-    *log = HostConfigLogConfig {
-        typ: Some("json-file".to_owned()),
-        config: Some(log.config.take().unwrap_or_default()),
-    };
-    warnings
 }
 
 fn check_restart_policy(host: &HostConfig) -> Result<()> {

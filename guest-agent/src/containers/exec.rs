@@ -66,7 +66,8 @@ impl Containers {
             .as_deref()
             .unwrap_or_default();
         let user = user::resolve(&rootfs, name, groups)?;
-        let confinement = spec::exec_confinement(&container.host_config, config)?;
+        let confinement =
+            spec::exec_confinement(&container.host_config, config, &paths.bundle(&entry.id))?;
         let process = paths
             .bundle(&entry.id)
             .join(format!("exec-{}.json", exec.id));

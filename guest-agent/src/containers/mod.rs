@@ -12,6 +12,7 @@
 
 mod cgroup;
 pub(crate) mod create;
+mod defaults;
 mod events;
 mod exec;
 mod names;
@@ -91,6 +92,11 @@ impl Paths {
 
     fn bundle(&self, id: &str) -> PathBuf {
         self.run.join("containers").join(id)
+    }
+
+    /// The `/dev/shm` of a container that others may share.
+    fn shared_memory(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("shm")
     }
 
     fn runtime_state(&self) -> PathBuf {
@@ -213,18 +219,38 @@ fn shape(container: &Container) -> Shape {
     }
 }
 
+fn log_driver(container: &Container) -> &str {
+    container
+        .host_config
+        .log_config
+        .as_ref()
+        .and_then(|log| log.typ.as_deref())
+        .unwrap_or_default()
+}
+
+/// Whether the container's output is kept: by every driver but `none`.
+fn keeps_log(container: &Container) -> bool {
+    log_driver(container) != "none"
+}
+
 fn log_limits(container: &Container) -> std::result::Result<Limits, String> {
     let config = container
         .host_config
         .log_config
         .as_ref()
         .and_then(|log| log.config.as_ref());
-    let option = |name: &str| {
+    let option = |name: &str, default: Option<&'static str>| {
         config
             .and_then(|config| config.get(name))
             .map(String::as_str)
+            .or(default)
     };
-    Limits::parse(option("max-size"), option("max-file"))
+    // The driver `local` is a json-file with other limits.
+    let (size, files) = match log_driver(container) {
+        "local" => (Some("20m"), Some("5")),
+        _ => (None, None),
+    };
+    Limits::parse(option("max-size", size), option("max-file", files))
 }
 
 /// A container's log, for whoever reads it.
@@ -474,10 +500,15 @@ impl Containers {
     /// Where the container's log is.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`].
+    /// [`ErrorKind::NotFound`]; when its driver keeps none.
     pub(crate) fn log(&self, reference: &str) -> Result<LogSource> {
         let entry = self.find(reference)?;
         let container = entry.container();
+        if !keeps_log(&container) {
+            return Err(AgentError::invalid(
+                "configured logging driver does not support reading",
+            ));
+        }
         Ok(LogSource {
             path: self.shared.paths.log(&entry.id),
             limits: log_limits(&container).unwrap_or_default(),

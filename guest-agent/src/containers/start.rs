@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use super::{
-    Containers, Entry, LOST, Record, cgroup, log_limits,
+    Containers, Entry, LOST, Record, cgroup, keeps_log, log_limits,
     restart_policy::wanted_after,
     shape,
-    spec::{self, Sources, rootfs::Rootfs, user, user::User},
+    spec::{self, Joined, Sources, mounts, rootfs::Rootfs, user, user::User},
     volumes,
 };
 use crate::{
@@ -153,15 +153,10 @@ impl Containers {
         let pid = created.pid;
         let process =
             pidfd_open(pid, PidfdFlags::empty()).context("the container's process is gone")?;
-        let limits = log_limits(container).unwrap_or_default();
-        let log = LogWriter::open(
-            &self.shared.paths.log(&entry.id),
-            limits,
-            Arc::clone(&entry.log_progress),
-        );
+        let log = self.open_log(entry, container);
         let started = match log {
             Ok(log) => {
-                stdio.start(ends, Some(log));
+                stdio.start(ends, log);
                 created.start().await
             }
             Err(error) => Err(error).context("cannot open the container's log"),
@@ -173,6 +168,19 @@ impl Containers {
             return Err(error);
         }
         Ok((pid, process, exit))
+    }
+
+    /// The log of the run that begins, if its driver keeps one.
+    fn open_log(&self, entry: &Entry, container: &Container) -> io::Result<Option<LogWriter>> {
+        if !keeps_log(container) {
+            return Ok(None);
+        }
+        LogWriter::open(
+            &self.shared.paths.log(&entry.id),
+            log_limits(container).unwrap_or_default(),
+            Arc::clone(&entry.log_progress),
+        )
+        .map(Some)
     }
 
     /// Mounts the root file system and writes the bundle.
@@ -212,8 +220,11 @@ impl Containers {
                     .context(format_args!("cannot prepare the volume for {destination}"))?;
             }
         }
+        let bundle = paths.bundle(&container.id);
+        fs::create_dir_all(&bundle).context("cannot make the container's bundle")?;
         let joined = self.joined_namespaces(container)?;
-        let confinement = spec::confinement(host)?;
+        let shared_memory = self.shared_memory(container, &joined)?;
+        let confinement = spec::confinement(host, &bundle)?;
         let sources = Sources {
             container,
             user: &user,
@@ -221,31 +232,58 @@ impl Containers {
             folder: &folder,
             init_program: &paths.program,
             joined: &joined,
+            shared_memory: shared_memory.as_deref(),
         };
         let config = spec::container(&sources, &confinement)?;
-        let bundle = paths.bundle(&container.id);
-        fs::create_dir_all(&bundle)
-            .and_then(|()| fs::write(bundle.join("config.json"), config.to_string()))
+        fs::write(bundle.join("config.json"), config.to_string())
             .context("cannot write the container's bundle")?;
         Ok((user, confinement))
     }
 
-    fn joined_namespaces(&self, container: &Container) -> Result<Vec<(&'static str, u32)>> {
+    fn joined_namespaces(&self, container: &Container) -> Result<Vec<Joined>> {
         let mut joined = Vec::new();
         for (kind, mode) in spec::shared_namespaces(&container.host_config) {
             let Some(reference) = mode.strip_prefix("container:") else {
                 continue;
             };
-            let pid = self.find(reference)?.record().container.state.pid;
+            let other = self.find(reference)?;
+            let pid = other.record().container.state.pid;
             if pid == 0 {
                 return Err(AgentError::new(
                     ErrorKind::Conflict,
                     format!("cannot join {kind} namespace of a non running container: {reference}"),
                 ));
             }
-            joined.push((kind, pid));
+            joined.push(Joined {
+                kind,
+                pid,
+                id: other.id.clone(),
+            });
         }
         Ok(joined)
+    }
+
+    /// The `/dev/shm` that the container shares: another's, or its own for others.
+    fn shared_memory(&self, container: &Container, joined: &[Joined]) -> Result<Option<PathBuf>> {
+        if let Some(joined) = joined.iter().find(|joined| joined.kind == "ipc") {
+            let other = self.find(&joined.id)?;
+            if !spec::shares_memory(&other.record().container.host_config) {
+                return Err(AgentError::invalid(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use \
+                     IpcMode:shareable for the donor container)",
+                    joined.id
+                )));
+            }
+            return Ok(Some(self.shared.paths.shared_memory(&joined.id)));
+        }
+        if !spec::shares_memory(&container.host_config) {
+            return Ok(None);
+        }
+        let folder = self.shared.paths.shared_memory(&container.id);
+        let size = mounts::shared_memory_size(&container.host_config);
+        mounts::mount_shared_memory(&folder, size)
+            .context("cannot make the container's shared memory")?;
+        Ok(Some(folder))
     }
 
     /// Has the runtime make the process.
@@ -257,7 +295,11 @@ impl Containers {
         confinement: Confinement,
     ) -> Result<(Created, AgentEnds)> {
         let paths = &self.shared.paths;
-        let devices = spec::resources::device_rules(&container.host_config)?
+        let host = &container.host_config;
+        let weights = spec::resources::device_weights(host)?;
+        let weigh =
+            || cgroup::weigh(&container.id, &weights).context("cannot set weights of disks");
+        let devices = spec::resources::devices::rules(host)?
             .map(|rules| (cgroup::path(&container.id), rules));
         let job = |console: Option<PathBuf>| Job::Container {
             id: container.id.clone(),
@@ -265,7 +307,7 @@ impl Containers {
             state: paths.runtime_state(),
             console,
             devices,
-            own_network: spec::own_network(&container.host_config),
+            own_network: spec::own_network(host),
             confinement,
         };
         if !stdio.tty() {
@@ -276,6 +318,7 @@ impl Containers {
                 .runtime
                 .create(&job(None), Some(process))
                 .await?;
+            weigh()?;
             return Ok((created, agent));
         }
         let path = paths.console(&container.id);
@@ -286,6 +329,7 @@ impl Containers {
             .runtime
             .create_with_terminal(&job, &socket)
             .await?;
+        weigh()?;
         give_terminal(&master, user.uid).context("cannot give a container its terminal")?;
         let ends = stdio.terminal(master).context("cannot use a terminal")?;
         Ok((created, ends))
@@ -424,6 +468,9 @@ impl Containers {
             }
         });
         entry.live().unmounting = Some(unmounting);
+        if let Err(error) = overlay::unmount(&paths.shared_memory(id)) {
+            tracing::warn!("the shared memory of container {id} stays mounted: {error}");
+        }
         for folder in [paths.bundle(id), paths.runtime_state().join(id)] {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

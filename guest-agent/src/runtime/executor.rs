@@ -27,7 +27,7 @@ use rustix::{
 use super::{
     execute::execute,
     job::{Confinement, Report},
-    seccomp,
+    seccomp::Filters,
 };
 use crate::error::{Context, Result};
 
@@ -103,32 +103,40 @@ impl Status {
 pub(super) struct ConfiningExecutor {
     purpose: Purpose,
     capabilities: HashSet<Capability>,
-    seccomp: bool,
+    seccomp: Option<Filters>,
     status: Status,
 }
 
 impl ConfiningExecutor {
     /// # Errors
-    /// When a capability has a name that is not known here.
+    /// When a capability has a name that is not known here, or the filters cannot be
+    /// read.
     pub(super) fn new(purpose: Purpose, confinement: &Confinement, status: Status) -> Result<Self> {
         let capabilities = confinement
             .capabilities
             .iter()
             .map(|name| name.parse().context("unknown capability"))
             .collect::<Result<_>>()?;
+        // Now: inside the container there is no such file.
+        let seccomp = confinement
+            .seccomp
+            .as_deref()
+            .map(Filters::read)
+            .transpose()
+            .context("cannot read the seccomp profile")?;
         Ok(Self {
             purpose,
             capabilities,
-            seccomp: confinement.seccomp,
+            seccomp,
             status,
         })
     }
 
     fn confine(&self) -> Result<()> {
-        if !self.seccomp {
+        let Some(filters) = &self.seccomp else {
             return Ok(());
-        }
-        seccomp::install(&self.capabilities)?;
+        };
+        filters.install()?;
         // The set that libcontainer left has two more, which the filter needed.
         for capability in caps::read(None, CapSet::Bounding).context("cannot read capabilities")? {
             if !self.capabilities.contains(&capability) {

@@ -61,8 +61,8 @@ pub(crate) enum Job {
 pub(crate) struct Confinement {
     /// The capabilities that it keeps, such as `CAP_CHOWN`.
     pub(crate) capabilities: Vec<String>,
-    /// Whether system calls are filtered by the default profile.
-    pub(crate) seccomp: bool,
+    /// The file that its system call filters are in; without one it has none.
+    pub(crate) seccomp: Option<PathBuf>,
 }
 
 /// How a job went. Nothing more comes when the program runs.

@@ -55,6 +55,18 @@ pub(crate) fn of(host: &HostConfig) -> Result<BTreeSet<String>> {
     Ok(set)
 }
 
+/// Refuses what is no capability.
+///
+/// # Errors
+/// In Docker's words.
+pub(super) fn check(host: &HostConfig) -> Result<()> {
+    for (option, names) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
+        normalize(names.as_deref().unwrap_or_default())
+            .map_err(|error| AgentError::invalid(format!("invalid {option}: {}", error.message)))?;
+    }
+    Ok(())
+}
+
 fn normalize(names: &[String]) -> Result<BTreeSet<String>> {
     names
         .iter()
@@ -70,7 +82,7 @@ fn normalize(names: &[String]) -> Result<BTreeSet<String>> {
             };
             full.parse::<caps::Capability>()
                 .map(|capability| capability.to_string())
-                .map_err(|_| AgentError::invalid(format!("unknown capability: {name:?}")))
+                .map_err(|_| AgentError::invalid(format!("unknown capability: {full:?}")))
         })
         .collect()
 }
@@ -97,6 +109,9 @@ mod tests {
         assert!(!set.contains("CAP_MKNOD"));
         let set = of(&host(&["ALL"], &["SYS_ADMIN"])).unwrap();
         assert!(!set.contains("CAP_SYS_ADMIN") && set.contains("CAP_SYS_TIME"));
-        assert!(of(&host(&["no_such"], &[])).is_err());
+        assert_eq!(
+            check(&host(&["no_such"], &[])).unwrap_err().message,
+            "invalid CapAdd: unknown capability: \"CAP_NO_SUCH\""
+        );
     }
 }

@@ -8,20 +8,26 @@
 pub(crate) mod capabilities;
 pub(crate) mod files;
 pub(crate) mod mounts;
+mod namespaces;
 pub(crate) mod resources;
 pub(crate) mod rootfs;
+mod seccomp;
+mod security;
 pub(crate) mod user;
 
 use std::path::Path;
 
 use guest_protocol::{
-    AgentError,
     container::{Container, ExecConfig},
-    docker::{HostConfig, HostConfigCgroupnsModeEnum},
+    docker::HostConfig,
 };
 use serde_json::{Value, json};
 
 use self::user::User;
+pub(crate) use self::{
+    namespaces::{own_network, shared_namespaces, shares_memory},
+    security::{confinement, exec_confinement},
+};
 use crate::{
     error::Result,
     runtime::{executor::DEFAULT_PATH, job::Confinement},
@@ -29,10 +35,6 @@ use crate::{
 
 /// The version of the OCI runtime specification that is written.
 const OCI_VERSION: &str = "1.2.0";
-
-/// Capabilities that installing a system call filter and then dropping
-/// capabilities take; the executor drops these, too.
-const FOR_CONFINING: [&str; 2] = ["CAP_SYS_ADMIN", "CAP_SETPCAP"];
 
 /// Paths that hide the machine's internals; Docker's list.
 pub(crate) const MASKED_PATHS: &[&str] = &[
@@ -70,19 +72,21 @@ pub(crate) struct Sources<'a> {
     pub(crate) folder: &'a Path,
     /// This program, for containers that want an init process.
     pub(crate) init_program: &'a Path,
-    /// Process id of the container's init whose namespace is joined, for each
-    /// namespace that belongs to another container.
-    pub(crate) joined: &'a [(&'static str, u32)],
+    /// The namespaces of other containers that it joins.
+    pub(crate) joined: &'a [Joined],
+    /// What is mounted at its `/dev/shm`, unless that is its own alone.
+    pub(crate) shared_memory: Option<&'a Path>,
 }
 
-/// The namespaces a container may share, as OCI and as Docker's options name them.
-pub(crate) fn shared_namespaces(host: &HostConfig) -> [(&'static str, &str); 4] {
-    [
-        ("network", host.network_mode.as_deref().unwrap_or_default()),
-        ("pid", host.pid_mode.as_deref().unwrap_or_default()),
-        ("ipc", host.ipc_mode.as_deref().unwrap_or_default()),
-        ("uts", host.uts_mode.as_deref().unwrap_or_default()),
-    ]
+/// A namespace of another container.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// As OCI names it.
+    pub(crate) kind: &'static str,
+    /// Process id of that container's init.
+    pub(crate) pid: u32,
+    /// That container.
+    pub(crate) id: String,
 }
 
 /// Refuses what this agent cannot do, so that `create` fails rather than `start`.
@@ -90,67 +94,10 @@ pub(crate) fn shared_namespaces(host: &HostConfig) -> [(&'static str, &str); 4] 
 /// # Errors
 /// Names the option.
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
-    capabilities::of(host)?;
+    capabilities::check(host)?;
     resources::check(host)?;
-    for option in host.security_opt.iter().flatten() {
-        security_option(option)?;
-    }
-    Ok(())
-}
-
-enum SecurityOption {
-    Unconfined,
-    NoNewPrivileges,
-    /// `AppArmor` and `SELinux`, which the machine's kernel has not.
-    Ignored,
-}
-
-fn security_option(option: &str) -> Result<SecurityOption> {
-    match option.split_once(['=', ':']).unwrap_or((option, "")) {
-        ("seccomp", "unconfined") => Ok(SecurityOption::Unconfined),
-        ("no-new-privileges", "" | "true") => Ok(SecurityOption::NoNewPrivileges),
-        ("no-new-privileges", "false") | ("seccomp", "builtin") | ("apparmor" | "label", _) => {
-            Ok(SecurityOption::Ignored)
-        }
-        _ => Err(AgentError::invalid(format!(
-            "security option {option:?} is not supported"
-        ))),
-    }
-}
-
-fn has_option(host: &HostConfig, wanted: fn(&SecurityOption) -> bool) -> bool {
-    host.security_opt
-        .iter()
-        .flatten()
-        .filter_map(|option| security_option(option).ok())
-        .any(|option| wanted(&option))
-}
-
-/// What the executor sees to for a container's first process.
-///
-/// # Errors
-/// When a capability does not exist.
-pub(crate) fn confinement(host: &HostConfig) -> Result<Confinement> {
-    let unconfined = host.privileged == Some(true)
-        || has_option(host, |option| matches!(option, SecurityOption::Unconfined));
-    Ok(Confinement {
-        capabilities: capabilities::of(host)?.into_iter().collect(),
-        seccomp: !unconfined,
-    })
-}
-
-/// As [`confinement`], for an exec.
-///
-/// # Errors
-/// When a capability does not exist.
-pub(crate) fn exec_confinement(host: &HostConfig, exec: &ExecConfig) -> Result<Confinement> {
-    if exec.privileged {
-        return Ok(Confinement {
-            capabilities: capabilities::all().into_iter().collect(),
-            seccomp: false,
-        });
-    }
-    confinement(host)
+    security::check(host)?;
+    namespaces::check(host)
 }
 
 /// The variables of a container's first process.
@@ -200,6 +147,27 @@ pub(crate) fn hostname(container: &Container) -> String {
         .unwrap_or_else(|| container.id.chars().take(12).collect())
 }
 
+/// The name of a new container: what was asked for, or that of the machine if it
+/// shares its names, or the beginning of its id.
+pub(crate) fn first_hostname(container: &Container) -> String {
+    let host = &container.host_config;
+    let shares = [&host.uts_mode, &host.network_mode]
+        .into_iter()
+        .any(|mode| mode.as_deref() == Some("host"));
+    let named = container
+        .config
+        .hostname
+        .as_ref()
+        .is_some_and(|name| !name.is_empty());
+    if shares && !named {
+        return rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+    }
+    hostname(container)
+}
+
 /// The OCI process of an exec in a running container.
 pub(crate) fn exec_process(
     container: &Container,
@@ -225,8 +193,8 @@ pub(crate) fn exec_process(
         "args": exec.cmd,
         "env": env,
         "cwd": cwd,
-        "capabilities": oci_capabilities(confinement),
-        "noNewPrivileges": no_new_privileges(&container.host_config),
+        "capabilities": security::oci_capabilities(confinement),
+        "noNewPrivileges": security::no_new_privileges(&container.host_config),
         "rlimits": resources::rlimits(&container.host_config),
         "oomScoreAdj": container.host_config.oom_score_adj.unwrap_or(0),
     })
@@ -254,7 +222,7 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         .as_deref()
         .filter(|folder| !folder.is_empty())
         .unwrap_or("/");
-    let namespaces = namespaces(sources)?;
+    let namespaces = namespaces::of(sources)?;
     let own = |kind: &str| {
         namespaces
             .iter()
@@ -267,6 +235,8 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         None if privileged => json!([]),
         None => json!(default),
     };
+    let mut limits = resources::of(host);
+    resources::throttle(host, &mut limits)?;
     let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "process": {
@@ -275,8 +245,8 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
             "args": args,
             "env": environment(container, &hostname, &sources.user.home),
             "cwd": cwd,
-            "capabilities": oci_capabilities(confinement),
-            "noNewPrivileges": no_new_privileges(host),
+            "capabilities": security::oci_capabilities(confinement),
+            "noNewPrivileges": security::no_new_privileges(host),
             "rlimits": resources::rlimits(host),
             "oomScoreAdj": host.oom_score_adj.unwrap_or(0),
         },
@@ -288,13 +258,16 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         "linux": {
             "cgroupsPath": cgroup_path(&container.id),
             "namespaces": namespaces,
-            "resources": resources::of(host),
-            "devices": resources::devices(host)?,
-            "sysctl": sysctls(host, own_network),
+            "resources": limits,
+            "devices": resources::devices::of(host)?,
+            "sysctl": namespaces::sysctls(host, own_network),
             "maskedPaths": paths(host.masked_paths.as_ref(), MASKED_PATHS),
             "readonlyPaths": paths(host.readonly_paths.as_ref(), READONLY_PATHS),
         },
     });
+    if let Some(annotations) = &host.annotations {
+        spec["annotations"] = json!(annotations);
+    }
     if own_uts {
         spec["hostname"] = json!(hostname);
         if let Some(domain) = container
@@ -314,83 +287,12 @@ pub(crate) fn cgroup_path(id: &str) -> String {
     format!("/containers/{id}")
 }
 
-/// Whether the container gets a network namespace of its own.
-pub(crate) fn own_network(host: &HostConfig) -> bool {
-    let mode = host.network_mode.as_deref().unwrap_or_default();
-    mode != "host" && !mode.starts_with("container:")
-}
-
-fn namespaces(sources: &Sources<'_>) -> Result<Vec<Value>> {
-    let host = &sources.container.host_config;
-    let mut namespaces = vec![json!({"type": "mount"})];
-    if host.cgroupns_mode != Some(HostConfigCgroupnsModeEnum::HOST) {
-        namespaces.push(json!({"type": "cgroup"}));
-    }
-    for (kind, mode) in shared_namespaces(host) {
-        if mode == "host" {
-            continue;
-        }
-        if !mode.starts_with("container:") {
-            namespaces.push(json!({"type": kind}));
-            continue;
-        }
-        let (_, pid) = sources
-            .joined
-            .iter()
-            .find(|(joined, _)| *joined == kind)
-            .ok_or_else(|| AgentError::system(format!("there is no {kind} namespace to join")))?;
-        let file = if kind == "network" { "net" } else { kind };
-        namespaces.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}));
-    }
-    Ok(namespaces)
-}
-
-/// Docker's defaults, so that no privilege is needed for low ports and for `ping`,
-/// and what the user set.
-fn sysctls(host: &HostConfig, own_network: bool) -> Value {
-    let mut sysctls = serde_json::Map::new();
-    if own_network {
-        sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
-        sysctls.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
-    }
-    for (name, value) in host.sysctls.iter().flatten() {
-        sysctls.insert(name.clone(), json!(value));
-    }
-    Value::Object(sysctls)
-}
-
-fn no_new_privileges(host: &HostConfig) -> bool {
-    has_option(host, |option| {
-        matches!(option, SecurityOption::NoNewPrivileges)
-    })
-}
-
 fn oci_user(user: &User) -> Value {
     json!({
         "uid": user.uid,
         "gid": user.gid,
         "umask": 0o22,
         "additionalGids": user.additional_gids,
-    })
-}
-
-fn oci_capabilities(confinement: &Confinement) -> Value {
-    let mut set: Vec<&str> = confinement
-        .capabilities
-        .iter()
-        .map(String::as_str)
-        .collect();
-    if confinement.seccomp {
-        set.extend(FOR_CONFINING);
-        set.sort_unstable();
-        set.dedup();
-    }
-    json!({
-        "bounding": set,
-        "effective": set,
-        "permitted": set,
-        "inheritable": [],
-        "ambient": [],
     })
 }
 
@@ -404,17 +306,5 @@ mod tests {
         let more = ["B=3".to_owned(), "C=".to_owned(), "A".to_owned()];
         merge_environment(&mut env, more.iter());
         assert_eq!(env, ["B=3", "C="]);
-    }
-
-    #[test]
-    fn unknown_security_options_are_refused() {
-        let host = |option: &str| HostConfig {
-            security_opt: Some(vec![option.to_owned()]),
-            ..HostConfig::default()
-        };
-        assert!(check(&host("seccomp=/profile.json")).is_err());
-        assert!(check(&host("no-new-privileges")).is_ok());
-        assert!(no_new_privileges(&host("no-new-privileges:true")));
-        assert!(!confinement(&host("seccomp=unconfined")).unwrap().seccomp);
     }
 }

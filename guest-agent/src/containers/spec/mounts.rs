@@ -1,12 +1,17 @@
 //! What is mounted into a container: the kernel's file systems, the files that
 //! the agent makes for it, its volumes and its tmpfs.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    ffi::CString,
+    io,
+    path::{Component, Path, PathBuf},
+};
 
 use guest_protocol::{
     AgentError,
     docker::{ContainerConfig, HostConfig, Mount, MountPoint, MountPointTypeEnum, MountTypeEnum},
 };
+use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
 
 use super::Sources;
@@ -39,21 +44,22 @@ pub(super) fn of(sources: &Sources<'_>, own_ipc: bool) -> Result<Vec<Value>> {
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
                "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
     ];
-    if own_ipc {
-        if kernel_has("mqueue") {
-            mounts.push(
-                json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
-                               "options": ["nosuid", "noexec", "nodev"]}),
-            );
-        }
-        let size = host
-            .shm_size
-            .filter(|size| *size > 0)
-            .unwrap_or(DEFAULT_SHM_SIZE);
-        mounts.push(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                           "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={size}")]}));
-    } else {
+    if own_ipc && kernel_has("mqueue") {
+        mounts.push(
+            json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+                           "options": ["nosuid", "noexec", "nodev"]}),
+        );
+    }
+    if let Some(shared) = sources.shared_memory {
+        mounts.push(bind(shared, "/dev/shm", true));
+    } else if !own_ipc {
         mounts.push(bind(Path::new("/dev/shm"), "/dev/shm", true));
+    } else if host.ipc_mode.as_deref() != Some("none") {
+        mounts.push(
+            json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                           "options": ["nosuid", "noexec", "nodev", "mode=1777",
+                                       format!("size={}", shared_memory_size(host))]}),
+        );
     }
     for name in ["resolv.conf", "hostname", "hosts"] {
         mounts.push(bind(
@@ -99,6 +105,30 @@ pub(super) fn of(sources: &Sources<'_>, own_ipc: bool) -> Result<Vec<Value>> {
     });
     mounts.extend(own);
     Ok(mounts)
+}
+
+/// How large `/dev/shm` is, in bytes.
+pub(crate) fn shared_memory_size(host: &HostConfig) -> i64 {
+    host.shm_size
+        .filter(|size| *size > 0)
+        .unwrap_or(DEFAULT_SHM_SIZE)
+}
+
+/// Makes the `/dev/shm` of a container that others may share.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub(crate) fn mount_shared_memory(folder: &Path, size: i64) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let options = CString::new(format!("mode=1777,size={size}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    Ok(mount(
+        "shm",
+        folder,
+        "tmpfs",
+        flags,
+        Some(options.as_c_str()),
+    )?)
 }
 
 fn bind(source: &Path, destination: &str, writable: bool) -> Value {

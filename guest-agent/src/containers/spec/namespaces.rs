@@ -1,0 +1,222 @@
+//! Which namespaces a container has of its own and which it shares, and the kernel
+//! parameters in those of its own.
+
+use guest_protocol::{
+    AgentError,
+    docker::{HostConfig, HostConfigCgroupnsModeEnum},
+};
+use serde_json::{Value, json};
+
+use super::Sources;
+use crate::error::Result;
+
+/// Kernel parameters that each IPC namespace has for itself; those that begin with
+/// `fs.mqueue.` are, too.
+const OF_IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// The namespaces a container may share, as OCI and as Docker's options name them.
+pub(crate) fn shared_namespaces(host: &HostConfig) -> [(&'static str, &str); 4] {
+    [
+        ("network", host.network_mode.as_deref().unwrap_or_default()),
+        ("pid", host.pid_mode.as_deref().unwrap_or_default()),
+        ("ipc", host.ipc_mode.as_deref().unwrap_or_default()),
+        ("uts", host.uts_mode.as_deref().unwrap_or_default()),
+    ]
+}
+
+/// Whether the container's `/dev/shm` is there for others to share.
+pub(crate) fn shares_memory(host: &HostConfig) -> bool {
+    host.ipc_mode.as_deref() == Some("shareable")
+}
+
+/// Whether the container gets a network namespace of its own.
+pub(crate) fn own_network(host: &HostConfig) -> bool {
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    mode != "host" && !mode.starts_with("container:")
+}
+
+/// Refuses modes that are none, and combinations that make no sense.
+///
+/// # Errors
+/// In Docker's words.
+pub(super) fn check(host: &HostConfig) -> Result<()> {
+    let refuse = |message: String| Err(AgentError::invalid(message));
+    let text = |mode: &'_ Option<String>| mode.clone().unwrap_or_default();
+    let joins = |mode: &str| {
+        mode.strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty())
+    };
+    for (name, mode, modes, can_join) in [
+        (
+            "IPC",
+            text(&host.ipc_mode),
+            &["", "none", "private", "shareable", "host"][..],
+            true,
+        ),
+        ("PID", text(&host.pid_mode), &["", "host"], true),
+        ("UTS", text(&host.uts_mode), &["", "host"], false),
+        ("userns", text(&host.userns_mode), &["", "host"], false),
+    ] {
+        let known = modes.contains(&mode.as_str()) || (can_join && joins(&mode));
+        if !known {
+            return refuse(format!("invalid {name} mode: {mode}"));
+        }
+    }
+    let own_ipc = !matches!(host.ipc_mode.as_deref(), Some("host"))
+        && !joins(host.ipc_mode.as_deref().unwrap_or_default());
+    for name in host.sysctls.iter().flatten().map(|(name, _)| name) {
+        let of_ipc = OF_IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.");
+        if of_ipc && !own_ipc {
+            return refuse(format!(
+                "sysctl {name:?} is not allowed in the hosts ipc namespace"
+            ));
+        }
+        let of_network = name.starts_with("net.");
+        if of_network && !own_network(host) {
+            return refuse(format!(
+                "sysctl {name:?} not allowed in host network namespace"
+            ));
+        }
+        if !of_ipc && !of_network || name.contains("..") || name.contains('/') {
+            return refuse(format!(
+                "sysctl {name:?} is not in a separate kernel namespace"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The `namespaces` of a specification.
+///
+/// # Errors
+/// When the container whose namespace is to be joined is not given.
+pub(super) fn of(sources: &Sources<'_>) -> Result<Vec<Value>> {
+    let host = &sources.container.host_config;
+    let mut namespaces = vec![json!({"type": "mount"})];
+    if host.cgroupns_mode != Some(HostConfigCgroupnsModeEnum::HOST) {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    for (kind, mode) in shared_namespaces(host) {
+        if mode == "host" {
+            continue;
+        }
+        if !mode.starts_with("container:") {
+            namespaces.push(json!({"type": kind}));
+            continue;
+        }
+        let joined = sources
+            .joined
+            .iter()
+            .find(|joined| joined.kind == kind)
+            .ok_or_else(|| AgentError::system(format!("there is no {kind} namespace to join")))?;
+        let file = if kind == "network" { "net" } else { kind };
+        namespaces.push(json!({"type": kind, "path": format!("/proc/{}/ns/{file}", joined.pid)}));
+    }
+    Ok(namespaces)
+}
+
+/// Docker's defaults, so that no privilege is needed for low ports and for `ping`,
+/// and what the user set.
+pub(super) fn sysctls(host: &HostConfig, own_network: bool) -> Value {
+    let mut sysctls = serde_json::Map::new();
+    if own_network {
+        sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
+        sysctls.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
+    }
+    for (name, value) in host.sysctls.iter().flatten() {
+        sysctls.insert(name.clone(), json!(value));
+    }
+    Value::Object(sysctls)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn modes_that_are_none_are_refused() {
+        let host = HostConfig::default;
+        let mode = |text: &str| Some(text.to_owned());
+        for (host, message) in [
+            (
+                HostConfig {
+                    ipc_mode: mode("x"),
+                    ..host()
+                },
+                "invalid IPC mode: x",
+            ),
+            (
+                HostConfig {
+                    ipc_mode: mode("container:"),
+                    ..host()
+                },
+                "invalid IPC mode: container:",
+            ),
+            (
+                HostConfig {
+                    pid_mode: mode("private"),
+                    ..host()
+                },
+                "invalid PID mode: private",
+            ),
+            (
+                HostConfig {
+                    uts_mode: mode("container:a"),
+                    ..host()
+                },
+                "invalid UTS mode: container:a",
+            ),
+            (
+                HostConfig {
+                    userns_mode: mode("x"),
+                    ..host()
+                },
+                "invalid userns mode: x",
+            ),
+        ] {
+            assert_eq!(check(&host).unwrap_err().message, message);
+        }
+        for ipc in ["", "none", "private", "shareable", "host", "container:a"] {
+            check(&HostConfig {
+                ipc_mode: mode(ipc),
+                ..host()
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn kernel_parameters_are_those_of_namespaces() {
+        let host = |name: &str| HostConfig {
+            sysctls: Some(HashMap::from([(name.to_owned(), "1".to_owned())])),
+            ..HostConfig::default()
+        };
+        for name in ["net.core.somaxconn", "kernel.msgmax", "fs.mqueue.msg_max"] {
+            check(&host(name)).unwrap();
+        }
+        for name in ["vm.swappiness", "kernel.hostname", "net./../../x", "net..x"] {
+            let error = check(&host(name)).unwrap_err().message;
+            assert!(
+                error.contains("is not in a separate kernel namespace"),
+                "{error}"
+            );
+        }
+        let mut shared = host("net.core.somaxconn");
+        shared.network_mode = Some("host".into());
+        assert!(check(&shared).is_err());
+        let mut shared = host("kernel.msgmax");
+        shared.ipc_mode = Some("host".into());
+        assert!(check(&shared).is_err());
+    }
+}
