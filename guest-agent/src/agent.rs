@@ -11,6 +11,7 @@ use guest_protocol::{AgentError, ErrorKind};
 use crate::{
     clock,
     containers::{Containers, Paths},
+    emulation::Emulators,
     error::{Context, Result},
     exec::Execs,
     images::ImageStore,
@@ -47,6 +48,7 @@ impl Stages {
 pub(crate) struct Storage {
     pub(crate) images: ImageStore,
     pub(crate) containers: Containers,
+    pub(crate) emulators: Arc<Emulators>,
 }
 
 /// The agent. One for the process.
@@ -97,6 +99,8 @@ impl Agent {
         let data = &self.paths.data;
         fs::create_dir_all(data).context("cannot use the data disk")?;
         let database = Arc::new(open_database(&data.join("state.redb"))?);
+        // Containers may need them from the start.
+        let emulators = Arc::new(Emulators::open(data));
         let images = ImageStore::open(data, Arc::clone(&database))?;
         let containers = Containers::open(
             self.paths.clone(),
@@ -106,7 +110,11 @@ impl Agent {
             self.reaper.clone(),
             self.execs.clone(),
         )?;
-        Ok(Storage { images, containers })
+        Ok(Storage {
+            images,
+            containers,
+            emulators,
+        })
     }
 
     /// What needs the data disk.

@@ -3,7 +3,7 @@
 //!
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
-//! (their bytes), [`images`], [`machine`] (the machine itself), [`log`] and the
+//! (their bytes), [`images`], [`emulation`] (other architectures), [`machine`] (the machine itself), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
 //! The agent never forks a container's process from itself: it is threaded. This
@@ -14,6 +14,7 @@ mod boot;
 mod clock;
 mod container_init;
 mod containers;
+mod emulation;
 mod error;
 mod exec;
 mod identity;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     container::{Container, Exec, ExecConfig},
     docker::{ContainerConfig, HostConfig},
-    image::{Image, LayerDescriptor, Removed},
+    image::{Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Removed},
     machine,
 };
 
@@ -133,6 +133,78 @@ methods! {
         /// Also when stopped containers use it, or several names share its id.
         force: bool,
     } -> Vec<Removed>;
+
+    /// The documents that an image is made of.
+    ImageDocuments {
+        /// How the user named it.
+        reference: String,
+    } -> Documents;
+
+    /// Images as one archive, in the layouts of `docker save` and of OCI at once.
+    /// After the reply: the archive in [`chunks`](crate::chunks), then a
+    /// [`Reply`](crate::frame::Reply) of `()`.
+    ImageSave {
+        /// How the user named them. A name of a repository alone means all its tags.
+        references: Vec<String>,
+    } -> ();
+
+    /// Makes images of an archive that [`ImageSave`], `docker save` or a tool that
+    /// writes OCI layouts made. After the reply the host sends the archive in
+    /// [`chunks`](crate::chunks); the agent sends a
+    /// [`Reply`](crate::frame::Reply) of [`LoadStep`](crate::image::LoadStep) for
+    /// each step, the last one `Done` or an error.
+    ImageLoad {
+        /// `os/architecture[/variant]`, normalised: what is taken of an index.
+        platform: String,
+    } -> ();
+
+    /// A layer's tar, as it was before it was unpacked. After the reply: the tar in
+    /// [`chunks`](crate::chunks), then a [`Reply`](crate::frame::Reply) of `()`,
+    /// which is an error when the tar does not have its digest.
+    LayerExport {
+        /// Digest of the tar.
+        diff_id: String,
+    } -> LayerArchive;
+
+    /// Remembers where layers are that are here.
+    LayerBlobsKeep {
+        /// The blobs.
+        blobs: Vec<LayerBlob>,
+    } -> ();
+
+    /// Where these layers are known to be.
+    LayerBlobs {
+        /// Digests of the layers' tars.
+        diff_ids: Vec<String>,
+    } -> Vec<LayerBlob>;
+
+    /// Notes that an image is in a registry. From now on it has this manifest.
+    ImagePushed {
+        /// How the user named it.
+        reference: String,
+        /// Its name with the manifest's digest: `localhost:5000/x@sha256:…`.
+        name: String,
+        /// Media type of the manifest.
+        manifest_media_type: String,
+        /// The manifest, byte for byte.
+        manifest: String,
+        /// Its layers as the registry has them.
+        blobs: Vec<LayerBlob>,
+    } -> ();
+
+    /// What images take of the data disk.
+    ImagesDiskUsage {} -> ImagesUsage;
+
+    /// Brings a program that runs programs of another architecture. The reply says
+    /// whether the bytes are wanted. If so the host sends them in
+    /// [`chunks`](crate::chunks) and reads a second
+    /// [`Reply`](crate::frame::Reply) of `()` when they are in use.
+    EmulatorInstall {
+        /// Docker's word for the architecture: `arm64`.
+        architecture: String,
+        /// Digest of the program, a static executable: `sha256:…`.
+        digest: String,
+    } -> LayerWanted;
 
     /// Makes a container.
     ContainerCreate {
@@ -318,7 +390,7 @@ methods! {
     Events {} -> ();
 }
 
-/// Reply to [`LayerImport`].
+/// Reply to [`LayerImport`] and [`EmulatorInstall`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerWanted {
@@ -326,6 +398,13 @@ pub enum LayerWanted {
     Send,
     /// It is on disk already; nothing follows.
     Present,
+}
+
+/// Reply to [`LayerExport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerArchive {
+    /// Length of the tar, in bytes.
+    pub size: u64,
 }
 
 /// Second reply to [`LayerImport`].

@@ -31,6 +31,7 @@ const FILE_SYSTEMS: &[FileSystem] = &[
     needed("tmpfs", "/run", PLAIN, c"mode=0755"),
     needed("tmpfs", "/tmp", PLAIN, c"mode=1777"),
     needed("cgroup2", "/sys/fs/cgroup", PLAIN, CGROUP_OPTIONS),
+    optional("binfmt_misc", "/proc/sys/fs/binfmt_misc", PLAIN, c""),
     optional("bpf", "/sys/fs/bpf", PLAIN, c"mode=0700"),
     optional("tracefs", "/sys/kernel/tracing", PLAIN, c""),
     optional("debugfs", "/sys/kernel/debug", PLAIN, c""),

@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::overlay;
 
+/// Media type of OCI's manifests.
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
 /// The digest of a text, as configurations and manifests are named by.
 pub(super) fn digest(text: &str) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(text)))
@@ -57,6 +60,32 @@ pub(super) fn diff_ids(configuration: &str) -> Result<Vec<String>, AgentError> {
         }
     }
     Ok(rootfs.diff_ids)
+}
+
+/// A manifest for the image `id` whose layers are not compressed: what it has when
+/// it did not come from a registry. `layers` are diff ids with lengths in bytes.
+pub(super) fn local_manifest(id: &str, configuration: &str, layers: &[(&str, u64)]) -> String {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|(diff_id, size)| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": diff_id,
+                "size": size,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": id,
+            "size": configuration.len(),
+        },
+        "layers": layers,
+    })
+    .to_string()
 }
 
 /// Checks that a manifest is that of the image `id`.

@@ -176,6 +176,22 @@ impl LayerStream {
     /// The tar in `incoming`.
     pub(super) fn new(incoming: Incoming, compression: Compression) -> Result<Self, StreamError> {
         let aborted = Arc::clone(&incoming.aborted);
+        Self::open(incoming, compression, aborted)
+    }
+
+    /// The tar in `blob`, which is here already.
+    pub(super) fn local(
+        blob: impl BufRead + Send + 'static,
+        compression: Compression,
+    ) -> Result<Self, StreamError> {
+        Self::open(blob, compression, Arc::default())
+    }
+
+    fn open(
+        incoming: impl BufRead + Send + 'static,
+        compression: Compression,
+        aborted: Arc<AtomicBool>,
+    ) -> Result<Self, StreamError> {
         let inner: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(incoming),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(incoming)),

@@ -7,7 +7,8 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
@@ -22,26 +23,27 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
 };
+use sha2::{Digest, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    import::{Incoming, LayerStream, StreamError},
+    import::{LayerStream, StreamError},
     trash::Trash,
-    unpack::{UnpackError, unpack},
+    unpack::{self, RebuildError, UnpackError, unpack},
 };
 
 /// How long a layer that nothing uses is kept for the image that is to be made of
 /// it: a pull brings other layers in the meantime.
 const LEASE: Duration = Duration::from_hours(1);
 
-/// Name of the directory in a layer's own that holds its files.
-const FILES: &str = "fs";
 const TEMPORARY_PREFIX: &str = "tmp-";
 
 /// The layers' directory on the data disk.
 #[derive(Debug)]
 pub(super) struct Layers {
     path: PathBuf,
+    /// Where archives lie while they are loaded; made when one is.
+    loading: PathBuf,
     directory: OwnedFd,
     trash: Arc<Trash>,
     /// Number of the next import, for its temporary directory's name.
@@ -85,6 +87,16 @@ impl Layers {
             Mode::empty(),
         )?;
         let trash = Trash::open(&data_root.join("trash"))?;
+        let loading = data_root.join("loading");
+        if loading.try_exists()? {
+            tracing::info!("throwing away an archive whose loading was interrupted");
+            let data_root = rustix::fs::open(
+                data_root,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            trash.put(data_root.as_fd(), b"loading")?;
+        }
         let mut lost: BTreeMap<String, &String> = known
             .keys()
             .map(|diff_id| (directory_name(diff_id), diff_id))
@@ -102,6 +114,7 @@ impl Layers {
         let lost = lost.into_values().cloned().collect();
         let layers = Self {
             path,
+            loading,
             directory,
             trash: Arc::new(trash),
             next: AtomicU64::new(0),
@@ -114,7 +127,12 @@ impl Layers {
 
     /// The directory with a layer's files.
     pub(super) fn files(&self, diff_id: &str) -> PathBuf {
-        self.path.join(directory_name(diff_id)).join(FILES)
+        self.path.join(directory_name(diff_id)).join(unpack::FILES)
+    }
+
+    /// Where archives lie while they are loaded.
+    pub(super) fn loading_directory(&self) -> PathBuf {
+        self.loading.clone()
     }
 
     /// Keeps a layer for a while even when nothing uses it.
@@ -156,12 +174,12 @@ impl Layers {
     pub(super) fn import(
         &self,
         layer: &LayerDescriptor,
-        incoming: Incoming,
+        stream: Result<LayerStream, StreamError>,
     ) -> Result<u64, AgentError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY_PREFIX}{number}");
         let result = self
-            .unpack_into(&temporary, layer, incoming)
+            .unpack_into(&temporary, layer, stream)
             .and_then(|size| {
                 self.put_in_place(&temporary, &layer.diff_id)
                     .map_err(|error| disk_error(layer, "put it in its place", error))?;
@@ -173,6 +191,47 @@ impl Layers {
             tracing::warn!(%error, layer = layer.digest, "cannot clear away a failed import");
         }
         result
+    }
+
+    /// The length of the tar that a layer was unpacked from, in bytes.
+    pub(super) fn archive_size(&self, diff_id: &str) -> Result<u64, AgentError> {
+        self.open_directory(&directory_name(diff_id))
+            .map_err(|error| RebuildError::Recipe(error.into()))
+            .and_then(|layer| unpack::archive_size(layer.as_fd()))
+            .map_err(|error| rebuild_error(diff_id, &error))
+    }
+
+    /// Writes the tar that a layer was unpacked from. It is an error, noticed at
+    /// the end, when that is not what its digest says.
+    pub(super) fn export(&self, diff_id: &str, output: &mut impl Write) -> Result<(), AgentError> {
+        let mut hashing = Hashing {
+            output,
+            hasher: Sha256::new(),
+        };
+        self.open_directory(&directory_name(diff_id))
+            .map_err(|error| RebuildError::Recipe(error.into()))
+            .and_then(|layer| unpack::rebuild(layer.as_fd(), &mut hashing))
+            .map_err(|error| rebuild_error(diff_id, &error))?;
+        let actual = format!("sha256:{}", hex::encode(hashing.hasher.finalize()));
+        if actual != diff_id {
+            return Err(AgentError::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "layer {diff_id} is damaged on the machine's disk: its archive has digest \
+                     {actual}; remove the image and pull it again"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn open_directory(&self, name: &str) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(
+            &self.directory,
+            name,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     }
 
     /// Deletes layers' files, in the background.
@@ -191,25 +250,14 @@ impl Layers {
         &self,
         temporary: &str,
         layer: &LayerDescriptor,
-        incoming: Incoming,
+        stream: Result<LayerStream, StreamError>,
     ) -> Result<u64, AgentError> {
+        let mut stream = stream.map_err(|error| stream_error(layer, &error))?;
         let disk = |error| disk_error(layer, "make its directory", error);
         rustix::fs::mkdirat(&self.directory, temporary, Mode::RWXU).map_err(disk)?;
-        let files = format!("{temporary}/{FILES}");
-        rustix::fs::mkdirat(&self.directory, &files, Mode::RWXU).map_err(disk)?;
-        let root = rustix::fs::openat(
-            &self.directory,
-            &files,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(disk)?;
-        // What a layer gets that has no entry for its root.
-        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(disk)?;
-        let mut stream = LayerStream::new(incoming, layer.compression)
-            .map_err(|error| stream_error(layer, &error))?;
+        let directory = self.open_directory(temporary).map_err(disk)?;
         let size =
-            unpack(&mut stream, root, &self.trash).map_err(|error| unpack_error(layer, &error))?;
+            unpack(&mut stream, directory.as_fd()).map_err(|error| unpack_error(layer, &error))?;
         let diff_id = stream
             .finish()
             .map_err(|error| stream_error(layer, &error))?;
@@ -264,6 +312,24 @@ impl Layers {
     }
 }
 
+/// Hashes what it passes on.
+struct Hashing<'output, W> {
+    output: &'output mut W,
+    hasher: Sha256,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -271,6 +337,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A diff id is `sha256:` and hex: checked before it comes here.
 fn directory_name(diff_id: &str) -> String {
     diff_id.replace(':', "-")
+}
+
+fn rebuild_error(diff_id: &str, error: &RebuildError) -> AgentError {
+    let kind = match error {
+        RebuildError::NoRecipe => ErrorKind::NotFound,
+        RebuildError::Output(_) => ErrorKind::Unavailable,
+        RebuildError::Recipe(_) | RebuildError::File { .. } => ErrorKind::System,
+    };
+    let remedy = match error {
+        RebuildError::NoRecipe => ": remove its images and pull them again",
+        _ => "",
+    };
+    AgentError::new(
+        kind,
+        format!("cannot give back the archive of layer {diff_id}: {error}{remedy}"),
+    )
 }
 
 fn stream_error(layer: &LayerDescriptor, error: &StreamError) -> AgentError {

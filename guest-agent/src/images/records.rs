@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use guest_protocol::{AgentError, ErrorKind, reference::Reference};
+use guest_protocol::{AgentError, ErrorKind, image::LayerBlob, reference::Reference};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,14 @@ const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const REFERENCES: TableDefinition<&str, &str> = TableDefinition::new("image_references");
 /// Diff id of an unpacked layer to the bytes that its files hold.
 const LAYERS: TableDefinition<&str, u64> = TableDefinition::new("layers");
+
+/// Diff id, digest and repository of a layer's blob in a registry, to the blob's
+/// length and media type.
+const LAYER_BLOBS: TableDefinition<(&str, &str, &str), (u64, &str)> =
+    TableDefinition::new("layer_blobs");
+
+/// Sorts after every digest.
+const LAST_DIGEST: &str = "t";
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +55,10 @@ pub(super) struct Changes<'a> {
     pub(super) drop_references: Vec<&'a Reference>,
     /// Layers to add.
     pub(super) put_layers: Vec<(&'a str, u64)>,
-    /// Layers to drop.
+    /// Layers to drop, with what is known of their blobs.
     pub(super) drop_layers: Vec<&'a str>,
+    /// Blobs of layers to remember.
+    pub(super) put_blobs: Vec<&'a LayerBlob>,
 }
 
 /// Why the database did not do what was asked.
@@ -75,7 +85,7 @@ impl From<RecordError> for AgentError {
     }
 }
 
-/// The three tables.
+/// The tables.
 #[derive(Debug)]
 pub(super) struct Records {
     database: Arc<Database>,
@@ -123,6 +133,20 @@ impl Records {
             }
             for diff_id in &changes.drop_layers {
                 layers.remove(*diff_id).map_err(redb::Error::from)?;
+            }
+            let mut blobs = transaction
+                .open_table(LAYER_BLOBS)
+                .map_err(redb::Error::from)?;
+            for blob in &changes.put_blobs {
+                let key = (&*blob.diff_id, &*blob.digest, &*blob.repository);
+                blobs
+                    .insert(key, (blob.size, &*blob.media_type))
+                    .map_err(redb::Error::from)?;
+            }
+            if !changes.drop_layers.is_empty() {
+                blobs
+                    .retain(|(diff_id, _, _), _| !changes.drop_layers.contains(&diff_id))
+                    .map_err(redb::Error::from)?;
             }
         }
         transaction.commit().map_err(redb::Error::from)?;
@@ -177,6 +201,30 @@ impl Records {
             .get(reference.in_full().as_str())
             .map_err(redb::Error::from)?;
         Ok(id.map(|id| id.value().to_owned()))
+    }
+
+    /// What is known of blobs of these layers.
+    pub(super) fn blobs(&self, diff_ids: &[String]) -> Result<Vec<LayerBlob>, RecordError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let table = transaction
+            .open_table(LAYER_BLOBS)
+            .map_err(redb::Error::from)?;
+        let mut blobs = Vec::new();
+        for diff_id in diff_ids {
+            let all = (diff_id.as_str(), "", "")..=(diff_id.as_str(), LAST_DIGEST, "");
+            for row in table.range(all).map_err(redb::Error::from)? {
+                let (key, value) = row.map_err(redb::Error::from)?;
+                let ((_, digest, repository), (size, media_type)) = (key.value(), value.value());
+                blobs.push(LayerBlob {
+                    diff_id: diff_id.clone(),
+                    digest: digest.to_owned(),
+                    size,
+                    media_type: media_type.to_owned(),
+                    repository: repository.to_owned(),
+                });
+            }
+        }
+        Ok(blobs)
     }
 
     /// All layers with the bytes that their files hold.

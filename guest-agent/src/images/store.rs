@@ -1,5 +1,7 @@
 //! The image store: what the agent's handlers call.
 
+mod transfer;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -8,16 +10,18 @@ use std::{
 
 use guest_protocol::{
     AgentError, ErrorKind,
-    image::{Image, LayerDescriptor, Removed},
+    image::{Image, Layer, LayerDescriptor, Removed},
     methods::LayerImported,
     reference::{Reference, ReferenceError, is_digest},
 };
 use redb::Database;
 use tokio::io::AsyncRead;
 
+pub(super) use self::transfer::ToSave;
+
 use super::{
     description::{check_diff_id, check_manifest, diff_ids, digest},
-    import,
+    import::{self, LayerStream},
     layers::{ImportLock, Layers},
     overlay,
     records::{Changes, ImageRecord, Records},
@@ -408,14 +412,8 @@ impl LayerReservation {
         let unpacking = tokio::task::spawn_blocking(move || {
             // Kept until all is done, also when nobody waits for it any more.
             let lock = lock;
-            let size = inner.layers.import(&layer, incoming)?;
-            let _changing = inner.changing();
-            inner.layers.lease(lock.diff_id());
-            inner.records.change(&Changes {
-                put_layers: vec![(lock.diff_id(), size)],
-                ..Changes::default()
-            })?;
-            Ok::<_, AgentError>(size)
+            let stream = LayerStream::new(incoming, layer.compression);
+            inner.import(&layer, &lock, stream)
         });
         let fed = outgoing.feed(stream).await;
         let unpacked = unpacking
@@ -432,6 +430,23 @@ impl LayerReservation {
 }
 
 impl Inner {
+    /// Unpacks a layer, blocking. Returns the bytes that its files hold.
+    fn import(
+        &self,
+        layer: &LayerDescriptor,
+        lock: &ImportLock,
+        stream: Result<LayerStream, import::StreamError>,
+    ) -> Result<u64, AgentError> {
+        let size = self.layers.import(layer, stream)?;
+        let _changing = self.changing();
+        self.layers.lease(lock.diff_id());
+        self.records.change(&Changes {
+            put_layers: vec![(lock.diff_id(), size)],
+            ..Changes::default()
+        })?;
+        Ok(size)
+    }
+
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -525,6 +540,14 @@ fn image(
             "the configuration of image {id} is damaged: {error}"
         ))
     })?;
+    let layers = record
+        .diff_ids
+        .iter()
+        .map(|diff_id| Layer {
+            diff_id: diff_id.clone(),
+            size: sizes.get(diff_id).copied().unwrap_or(0),
+        })
+        .collect();
     let mut diff_ids: Vec<&String> = record.diff_ids.iter().collect();
     diff_ids.sort();
     diff_ids.dedup();
@@ -541,6 +564,7 @@ fn image(
             .into_iter()
             .filter_map(|diff_id| sizes.get(diff_id))
             .fold(0, |sum, size| sum.saturating_add(*size)),
+        layers,
     })
 }
 

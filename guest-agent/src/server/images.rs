@@ -4,9 +4,10 @@ use std::result::Result as StdResult;
 
 use guest_protocol::{
     frame::FrameError,
-    image::{Image, Removed},
+    image::{Documents, Image, ImagesUsage, LayerBlob, Removed},
     methods::{
-        ImageCreate, ImageInspect, ImageRemove, ImageTag, LayerImport, LayerWanted, LayersMissing,
+        ImageCreate, ImageDocuments, ImageInspect, ImagePushed, ImageRemove, ImageTag, LayerBlobs,
+        LayerBlobsKeep, LayerImport, LayerWanted, LayersMissing,
     },
 };
 
@@ -85,4 +86,31 @@ pub(super) fn remove(agent: &Agent, call: &ImageRemove) -> Result<Vec<Removed>> 
         storage.containers.events().image(&image.id, action, name);
     }
     Ok(removed)
+}
+
+pub(super) fn documents(agent: &Agent, call: &ImageDocuments) -> Result<Documents> {
+    agent.storage()?.images.documents(&call.reference)
+}
+
+pub(super) fn keep_blobs(agent: &Agent, call: &LayerBlobsKeep) -> Result<()> {
+    let storage = agent.storage()?;
+    tokio::task::block_in_place(|| storage.images.keep_blobs(&call.blobs))
+}
+
+pub(super) fn blobs(agent: &Agent, call: &LayerBlobs) -> Result<Vec<LayerBlob>> {
+    agent.storage()?.images.blobs(&call.diff_ids)
+}
+
+pub(super) fn pushed(agent: &Agent, call: &ImagePushed) -> Result<()> {
+    let storage = agent.storage()?;
+    let id = tokio::task::block_in_place(|| storage.images.pushed(call))?;
+    storage
+        .containers
+        .events()
+        .image(&id, "push", &call.reference);
+    Ok(())
+}
+
+pub(super) fn usage(agent: &Agent) -> Result<ImagesUsage> {
+    agent.storage()?.images.usage()
 }

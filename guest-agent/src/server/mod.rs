@@ -1,14 +1,15 @@
 //! Calls from the host: one connection, one call.
 //!
 //! A [`Listener`] brings connections, [`serve`] reads one request from each and
-//! gives it to the handler of its method, in [`containers`], [`images`] or
-//! [`machine`]. Handlers know the protocol and no details; those are the modules'
+//! gives it to the handler of its method, in the module of what the method is about. Handlers know the protocol and no details; those are the modules'
 //! that they call.
 //!
 //! The peer is not trusted to be well-behaved: a request must come soon, be of a
 //! bounded size, and only so many connections are open at once.
 
 mod containers;
+mod emulators;
+mod image_archives;
 mod images;
 mod machine;
 
@@ -173,6 +174,15 @@ async fn dispatch(
         Request::ImageInspect(call) => reply(connection, images::inspect(agent, &call)).await,
         Request::ImageTag(call) => reply(connection, images::tag(agent, &call)).await,
         Request::ImageRemove(call) => reply(connection, images::remove(agent, &call)).await,
+        Request::ImageDocuments(call) => reply(connection, images::documents(agent, &call)).await,
+        Request::ImageSave(call) => image_archives::save(agent, call, connection).await,
+        Request::ImageLoad(call) => image_archives::load(agent, call, connection).await,
+        Request::LayerExport(call) => image_archives::export_layer(agent, call, connection).await,
+        Request::LayerBlobsKeep(call) => reply(connection, images::keep_blobs(agent, &call)).await,
+        Request::LayerBlobs(call) => reply(connection, images::blobs(agent, &call)).await,
+        Request::ImagePushed(call) => reply(connection, images::pushed(agent, &call)).await,
+        Request::ImagesDiskUsage(_) => reply(connection, images::usage(agent)).await,
+        Request::EmulatorInstall(call) => emulators::install(agent, call, connection).await,
 
         Request::ContainerCreate(call) => reply(connection, containers::create(agent, call)).await,
         Request::ContainerStart(call) => {

@@ -3,6 +3,7 @@
 //! They make device nodes, set owners and mount overlays, so they run as root;
 //! anybody else gets a panic that says so.
 
+mod archives;
 mod hostile;
 mod layering;
 mod store;

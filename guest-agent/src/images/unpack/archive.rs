@@ -42,18 +42,18 @@ pub(crate) enum ArchiveError {
 
 /// What an entry is, and where, before anybody has looked whether that is allowed.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(in crate::images) struct Entry {
     /// Its name, byte for byte.
-    pub(super) path: Vec<u8>,
+    pub(in crate::images) path: Vec<u8>,
     /// What it is.
-    pub(super) kind: Kind,
+    pub(in crate::images) kind: Kind,
     /// What goes with it.
     pub(super) metadata: Metadata,
 }
 
 /// The kinds of entry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::images) enum Kind {
     /// A file of `size` bytes. Its content is read with
     /// [`Archive::read_content`]: all of it, or only the `segments`' bytes when the
     /// rest is holes.
@@ -100,7 +100,7 @@ impl From<Time> for Timespec {
 }
 
 /// A tar stream.
-pub(super) struct Archive<R> {
+pub(in crate::images) struct Archive<R> {
     stream: R,
     /// Bytes of the current entry's content that were not read yet.
     content: u64,
@@ -111,7 +111,7 @@ pub(super) struct Archive<R> {
 
 impl<R: Read> Archive<R> {
     /// The archive that `stream` carries from here on.
-    pub(super) fn new(stream: R) -> Self {
+    pub(in crate::images) fn new(stream: R) -> Self {
         Self {
             stream,
             content: 0,
@@ -120,8 +120,18 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// What the archive is read from.
+    pub(super) fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
+    /// What the archive was read from, for what follows its end.
+    pub(in crate::images) fn into_stream(self) -> R {
+        self.stream
+    }
+
     /// The next entry; what the last one's content has left is skipped.
-    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
+    pub(in crate::images) fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         let mut extensions = Extensions::default();
         let mut long_name = None;
         let mut long_link = None;
@@ -151,7 +161,10 @@ impl<R: Read> Archive<R> {
     /// Reads some of the current entry's content, never more than is left of it;
     /// an end of the stream inside it is an error, so the result is not zero
     /// unless `buffer` is empty or nothing is left.
-    pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+    pub(in crate::images) fn read_content(
+        &mut self,
+        buffer: &mut [u8],
+    ) -> Result<usize, ArchiveError> {
         let want = buffer
             .len()
             .min(usize::try_from(self.content).unwrap_or(usize::MAX));

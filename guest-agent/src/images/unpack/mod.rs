@@ -2,40 +2,63 @@
 //!
 //! Called by the layer store with a decompressed stream and an empty directory.
 //! [`archive`] reads the stream's entries, [`path`] makes their names harmless,
-//! [`tree`] is the only code here that touches the file system, and reaches
-//! nothing outside the directory it was given. This module joins them: what each
-//! kind of entry becomes, and what OCI's whiteouts become for OverlayFS.
+//! [`tree`] and [`kept`] are the only code here that touches the layer's files, and
+//! reach nothing outside the directory they were given. This module joins them: what
+//! each kind of entry becomes, and what OCI's whiteouts become for OverlayFS. What
+//! the files do not tell of the stream is recorded ([`recipe`]), so that the very
+//! same stream can be given back ([`rebuild`]).
 //!
 //! The stream is hostile. It cannot write outside its directory, it cannot make
 //! us hold more than a few megabytes, and it ends in an error when it is not what
-//! it says. What it can do is fill the disk; that is an error, too, and the caller
-//! removes what there is.
+//! it says. It can take disk space up to a reserve that is left for what runs;
+//! more is an error, too, and the caller removes what there is.
 //!
 //! Sources: OCI image-spec `layer.md` (change sets, whiteouts),
 //! `Documentation/filesystems/overlayfs.rst` (whiteouts, opaque directories).
 
-mod archive;
-mod path;
+pub(super) mod archive;
+mod kept;
+pub(super) mod path;
 mod pax;
+mod rebuild;
+mod recipe;
 mod sparse;
 mod tree;
 
 use std::{
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 use self::{
     archive::{Archive, Entry, Kind},
+    kept::Kept,
     path::RelativePath,
+    recipe::{Recorder, errno},
     sparse::Segment,
     tree::Tree,
 };
-use super::trash::Trash;
+use super::space::Spending;
 
-pub(crate) use self::archive::ArchiveError;
+pub(crate) use self::{
+    archive::ArchiveError,
+    rebuild::{RebuildError, archive_size, rebuild},
+};
+
+/// Name of the directory in a layer's own that holds its files.
+pub(crate) const FILES: &str = "fs";
+/// Name of the directory in a layer's own that holds what its archive replaced.
+const KEPT: &str = "kept";
+/// Name of the recipe in a layer's directory.
+const RECIPE: &str = "recipe";
+
+/// What an entry takes of the disk beside its content, about.
+const ENTRY_COST: u64 = 4096;
 
 /// Prefix of the names that say what a layer removes.
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -73,42 +96,91 @@ pub(crate) enum UnpackError {
     },
 }
 
-/// Unpacks the tar archive `stream` into `directory`, which must be empty.
-/// Returns how many bytes its files hold. What an entry replaces goes to `trash`,
-/// which must be on the same file system.
+/// Unpacks the tar archive `stream` into the directory `layer`, which must be
+/// empty: its files below [`FILES`], and beside them what [`rebuild`] needs. Reads
+/// `stream` to its end. Returns how many bytes the files hold.
 ///
 /// # Errors
 /// [`UnpackError`]; what was unpacked until then is left in place.
-pub(crate) fn unpack<R: Read>(
-    stream: R,
-    directory: OwnedFd,
-    trash: &Trash,
-) -> Result<u64, UnpackError> {
+pub(crate) fn unpack<R: Read>(stream: R, layer: BorrowedFd<'_>) -> Result<u64, UnpackError> {
+    let failed = |action: &'static str| {
+        move |source: Errno| UnpackError::Disk {
+            action,
+            path: "/".into(),
+            source,
+        }
+    };
+    let root = make_root(layer).map_err(failed("make"))?;
+    let recipe = rustix::fs::openat(
+        layer,
+        RECIPE,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+        Mode::RUSR | Mode::WUSR,
+    )
+    .map_err(failed("record"))?;
+    let recorder =
+        Recorder::new(stream, recipe).map_err(|error| failed("record")(errno(&error)))?;
     let mut unpacker = Unpacker {
-        archive: Archive::new(stream),
-        tree: Tree::new(directory, trash),
+        archive: Archive::new(recorder),
+        tree: Tree::new(root, Kept::new(layer)),
         buffer: vec![0; COPY_SIZE],
         written: 0,
+        spending: Spending::default(),
     };
-    while let Some(entry) = unpacker.archive.next_entry()? {
-        unpacker.entry(&entry)?;
+    if let Err(error) = unpacker.entries() {
+        return Err(match unpacker.archive.stream_mut().failure() {
+            Some(source) => failed("record")(source),
+            None => error,
+        });
     }
-    unpacker.tree.leave().map_err(|source| UnpackError::Disk {
-        action: "finish",
-        path: "/".into(),
-        source,
+    unpacker.tree.leave().map_err(failed("finish"))?;
+    let written = unpacker.written;
+    unpacker.archive.into_stream().finish().map_err(|error| {
+        // The kernel's errors have a number, those of a stream have none.
+        match Errno::from_io_error(&error) {
+            Some(source) => failed("record")(source),
+            None => UnpackError::Archive(ArchiveError::Stream(error)),
+        }
     })?;
-    Ok(unpacker.written)
+    Ok(written)
 }
 
-struct Unpacker<'trash, R> {
-    archive: Archive<R>,
-    tree: Tree<'trash>,
+/// Makes the directory that the layer's root becomes.
+fn make_root(layer: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdirat(layer, FILES, Mode::RWXU)?;
+    let root = rustix::fs::openat(
+        layer,
+        FILES,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // What a layer gets that has no entry for its root.
+    rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
+    Ok(root)
+}
+
+struct Unpacker<'layer, R> {
+    archive: Archive<Recorder<R>>,
+    tree: Tree<'layer>,
     buffer: Vec<u8>,
     written: u64,
+    spending: Spending,
 }
 
 impl<R: Read> Unpacker<'_, R> {
+    fn entries(&mut self) -> Result<(), UnpackError> {
+        while let Some(entry) = self.archive.next_entry()? {
+            self.spend(ENTRY_COST)
+                .map_err(|source| disk("make room for", &entry, source))?;
+            self.entry(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), Errno> {
+        self.spending.spend(self.tree.root(), bytes)
+    }
+
     fn entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         let path =
             RelativePath::parse(&entry.path).map_err(|error| refused(&entry.path, &error))?;
@@ -162,7 +234,9 @@ impl<R: Read> Unpacker<'_, R> {
                 .node(name, *kind, *device, metadata)
                 .map_err(|source| disk("make the special file", entry, source)),
             Kind::HardLink { target } => self.hard_link(entry, name, target),
-            Kind::File { segments, size } => self.file(entry, name, segments.as_deref(), *size),
+            Kind::File { segments, size } => {
+                self.file(entry, &path, name, segments.as_deref(), *size)
+            }
         }
     }
 
@@ -189,6 +263,7 @@ impl<R: Read> Unpacker<'_, R> {
     fn file(
         &mut self,
         entry: &Entry,
+        path: &RelativePath,
         name: &[u8],
         segments: Option<&[Segment]>,
         size: u64,
@@ -199,7 +274,13 @@ impl<R: Read> Unpacker<'_, R> {
             offset: 0,
             length: size,
         }];
-        for segment in segments.unwrap_or(&whole) {
+        // Through a symbolic link, a path may lead elsewhere by the end.
+        let recorded = !self.tree.is_behind_link();
+        if recorded {
+            self.archive.stream_mut().begin_content();
+        }
+        let segments_or_whole = segments.unwrap_or(&whole);
+        for segment in segments_or_whole {
             let mut offset = segment.offset;
             let mut left = segment.length;
             while left > 0 {
@@ -212,8 +293,16 @@ impl<R: Read> Unpacker<'_, R> {
                 tree::write_at(&file, &chunk[..got], offset).map_err(failed)?;
                 offset += got as u64;
                 left -= got as u64;
+                self.spend(got as u64).map_err(failed)?;
             }
             self.written = self.written.saturating_add(segment.length);
+        }
+        if recorded {
+            let inode = rustix::fs::fstat(&file).map_err(failed)?.st_ino;
+            self.archive
+                .stream_mut()
+                .end_content(path.as_bytes(), inode, segments_or_whole)
+                .map_err(|error| failed(errno(&error)))?;
         }
         if segments.is_some() {
             rustix::fs::ftruncate(&file, size).map_err(failed)?;

@@ -6,11 +6,11 @@ const PATH_MAX: usize = 4096;
 /// A path below a layer's root: components joined by single slashes, none of
 /// them `.` or `..`, none empty; the root itself is the empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RelativePath(Vec<u8>);
+pub(in crate::images) struct RelativePath(Vec<u8>);
 
 /// Why a name is no path below a layer's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PathError {
+pub(in crate::images) enum PathError {
     /// It climbs above the root.
     #[error("its path leads out of the layer")]
     Outside,
@@ -25,7 +25,7 @@ pub(super) enum PathError {
 impl RelativePath {
     /// Reads an archive's name for an entry. A leading slash means the layer's
     /// root, `..` is resolved in the text as other engines do.
-    pub(super) fn parse(raw: &[u8]) -> Result<Self, PathError> {
+    pub(in crate::images) fn parse(raw: &[u8]) -> Result<Self, PathError> {
         if raw.len() >= PATH_MAX {
             return Err(PathError::TooLong);
         }
@@ -52,6 +52,11 @@ impl RelativePath {
             }
         }
         Ok(Self(normal))
+    }
+
+    /// The path itself.
+    pub(in crate::images) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The path of the directory it is in, and its name there; `None` for the root.

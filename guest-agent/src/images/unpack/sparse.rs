@@ -13,7 +13,7 @@ const MAX_SEGMENTS: usize = 128 * 1024;
 
 /// A run of bytes that the archive holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
+pub(in crate::images) struct Segment {
     /// Where it goes in the file.
     pub(super) offset: u64,
     /// How long it is.

@@ -18,8 +18,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::archive::Metadata;
-use crate::images::{overlay::OPAQUE, trash::Trash};
+use super::{archive::Metadata, kept::Kept};
+use crate::images::overlay::OPAQUE;
 
 /// The device number by which OverlayFS knows a whiteout.
 const WHITEOUT_DEVICE: rustix::fs::Dev = 0;
@@ -39,9 +39,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// A layer being unpacked.
-pub(super) struct Tree<'trash> {
+pub(super) struct Tree<'layer> {
     root: OwnedFd,
-    trash: &'trash Trash,
+    kept: Kept<'layer>,
     current: Option<Current>,
 }
 
@@ -53,14 +53,16 @@ struct Current {
     /// What it has to have when it is left.
     modified: Timespec,
     inode: (u64, u64),
+    /// Whether symbolic links are on the way to it.
+    behind_link: bool,
 }
 
-impl<'trash> Tree<'trash> {
-    /// The tree below `root`; what entries replace goes to `trash`.
-    pub(super) fn new(root: OwnedFd, trash: &'trash Trash) -> Self {
+impl<'layer> Tree<'layer> {
+    /// The tree below `root`; what entries replace goes to `kept`.
+    pub(super) fn new(root: OwnedFd, kept: Kept<'layer>) -> Self {
         Self {
             root,
-            trash,
+            kept,
             current: None,
         }
     }
@@ -72,9 +74,16 @@ impl<'trash> Tree<'trash> {
             return Ok(());
         }
         self.leave()?;
-        let directory = match self.open_directory(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_directories(path)?,
-            result => result?,
+        let (directory, behind_link) = match self.open_without_links(path) {
+            Ok(directory) => (directory, false),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                let directory = match self.open_directory(path) {
+                    Err(Errno::NOENT | Errno::NOTDIR) => self.make_directories(path)?,
+                    result => result?,
+                };
+                (directory, self.open_without_links(path).is_err())
+            }
+            Err(error) => return Err(error),
         };
         let stat = rustix::fs::fstat(&directory)?;
         self.current = Some(Current {
@@ -82,8 +91,19 @@ impl<'trash> Tree<'trash> {
             directory,
             modified: modified(&stat),
             inode: (stat.st_dev, stat.st_ino),
+            behind_link,
         });
         Ok(())
+    }
+
+    /// Whether symbolic links led to the current directory.
+    pub(super) fn is_behind_link(&self) -> bool {
+        self.current.as_ref().is_none_or(|at| at.behind_link)
+    }
+
+    /// The root of the layer.
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// Ends the work in the current directory. To be called after the last entry,
@@ -201,13 +221,22 @@ impl<'trash> Tree<'trash> {
 
     /// The directory `path` beneath the root.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        self.open(path, ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// The same, but not through symbolic links.
+    fn open_without_links(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        self.open(path, ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn open(&self, path: &[u8], flags: ResolveFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
         rustix::fs::openat2(
             &self.root,
             path,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+            ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | flags,
         )
     }
 
@@ -286,7 +315,10 @@ impl<'trash> Tree<'trash> {
 
     /// Takes `name` away.
     fn displace(&mut self, name: &[u8]) -> Result<(), Errno> {
-        self.trash.put(self.at()?, name)
+        match &self.current {
+            Some(at) => self.kept.take(at.directory.as_fd(), name),
+            None => Err(Errno::BADF),
+        }
     }
 
     /// Sets the metadata of something that cannot be opened.
