@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,6 +15,7 @@ use guest_protocol::{
     AgentError, ErrorKind,
     container::{Exec, ExecConfig},
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::watch;
 
 use crate::{
@@ -45,6 +47,8 @@ pub(crate) struct Command {
     started: Mutex<bool>,
     stdio: Arc<Stdio>,
     ended: watch::Sender<bool>,
+    /// Its process, while it runs.
+    process: Mutex<Option<OwnedFd>>,
     /// For forgetting the oldest first.
     number: u64,
 }
@@ -80,11 +84,24 @@ impl Command {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Kills its process, if it runs.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = &*self.process() {
+            // It may have ended just now.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Exec> {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn process(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn finish(&self, exit_code: i64) {
+        *self.process() = None;
         {
             let mut exec = self.lock();
             exec.running = false;
@@ -154,6 +171,7 @@ impl Execs {
             started: Mutex::default(),
             stdio,
             ended: watch::Sender::new(false),
+            process: Mutex::default(),
             number,
         });
         table.insert(id, Arc::clone(&command));
@@ -184,6 +202,12 @@ impl Execs {
     pub(crate) fn forget(&self, container: &str) {
         self.lock()
             .retain(|_, command| command.lock().container_id != container);
+    }
+
+    /// Forgets one exec.
+    pub(crate) fn forget_one(&self, command: &Command) {
+        let id = command.exec().id;
+        self.lock().remove(&id);
     }
 
     /// Sets the size of an exec's terminal.
@@ -230,6 +254,8 @@ impl Execs {
             Ok((created, ends)) => {
                 let pid = created.pid;
                 let exit = self.reaper.watch(pid);
+                // Not started yet, so it is there.
+                *command.process() = pidfd_open(pid, PidfdFlags::empty()).ok();
                 {
                     let mut exec = command.lock();
                     exec.running = true;

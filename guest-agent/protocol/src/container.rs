@@ -47,6 +47,58 @@ pub struct ContainerState {
     pub started_at: i64,
     /// When the last run ended.
     pub finished_at: i64,
+    /// What its health check found; `None` without one.
+    pub health: Option<Health>,
+}
+
+/// What a health check has found since the container was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// The verdict.
+    pub status: HealthStatus,
+    /// How many probes in a row failed.
+    pub failing_streak: i64,
+    /// The last few probes, oldest first.
+    pub log: Vec<Probe>,
+}
+
+/// A health check's verdict; Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthStatus {
+    /// No probe has decided yet.
+    #[default]
+    Starting,
+    /// The last probe succeeded.
+    Healthy,
+    /// As many probes in a row failed as it takes, or nobody looks any more.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One run of a health check's command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Probe {
+    /// When it began.
+    pub start: i64,
+    /// When it ended.
+    pub end: i64,
+    /// Its exit code; -1 when it was not run or did not end in time.
+    pub exit_code: i64,
+    /// What it said, cut to 4096 bytes.
+    pub output: String,
 }
 
 impl ContainerState {

@@ -25,6 +25,7 @@ pub mod image;
 pub mod machine;
 pub mod methods;
 pub mod reference;
+pub mod stats;
 
 pub use bollard_stubs::models as docker;
 pub use error::{AgentError, ErrorKind};

@@ -3,13 +3,16 @@
 //! [`Request`] is what travels; each method is a type of its own that knows its
 //! reply ([`Method::Reply`]), so a caller cannot mix them up.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     container::{Container, Exec, ExecConfig},
-    docker::{ContainerConfig, HostConfig},
+    docker::{ContainerConfig, ContainerUpdateBody, HostConfig},
     image::{Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Removed},
     machine,
+    stats::Sample,
 };
 
 /// A call and the type of its reply.
@@ -330,6 +333,9 @@ methods! {
         timestamps: bool,
         /// Only the last so many lines.
         tail: Option<u64>,
+        /// The attributes that were logged with it before each line.
+        #[serde(default)]
+        details: bool,
     } -> Attached;
 
     /// Sets the size of its terminal; kept for the next start when it does not
@@ -347,7 +353,50 @@ methods! {
     ContainerTop {
         /// Name, id or unambiguous prefix of it.
         container: String,
+        /// Options of `ps`: which columns. Empty for `-ef`.
+        #[serde(default)]
+        options: String,
     } -> ProcessList;
+
+    /// Freezes its processes.
+    ContainerPause {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ();
+
+    /// Lets its processes go on.
+    ContainerUnpause {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ();
+
+    /// Changes its limits and its restart policy, now if it runs. The reply is what
+    /// was ignored, for the user to read.
+    ContainerUpdate {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// What to change; zero, empty and missing fields stay as they are.
+        change: Box<ContainerUpdateBody>,
+    } -> Vec<String>;
+
+    /// What it uses now.
+    ContainerStats {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> Sample;
+
+    /// What differs between its root file system and its image. After the reply:
+    /// [`chunks`](crate::chunks) with a JSON array of Docker's `FilesystemChange`.
+    ContainerChanges {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ();
+
+    /// How much disk containers take, by id.
+    ContainerSizes {
+        /// Name, id or unambiguous prefix of one; all without it.
+        container: Option<String>,
+    } -> BTreeMap<String, DiskUsage>;
 
     /// Prepares a command to run in a running container.
     ExecCreate {
@@ -384,10 +433,18 @@ methods! {
         width: u16,
     } -> ();
 
-    /// What happens from now on. After the reply: one frame for each
+    /// What happens. After the reply: one frame for each
     /// [`Event`](crate::container::Event), bare rather than as a reply, until the
     /// host closes.
-    Events {} -> ();
+    Events {
+        /// First what happened from this Unix time in nanoseconds on, as far as it
+        /// is remembered; only what is yet to happen without it.
+        #[serde(default)]
+        since: Option<i64>,
+        /// End at this Unix time in nanoseconds.
+        #[serde(default)]
+        until: Option<i64>,
+    } -> ();
 }
 
 /// Reply to [`LayerImport`] and [`EmulatorInstall`].
@@ -458,6 +515,16 @@ pub struct WaitResult {
     pub exit_code: i64,
     /// Why the wait failed, if it did.
     pub error: Option<String>,
+}
+
+/// How much disk a container takes, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskUsage {
+    /// What it wrote itself.
+    pub written: u64,
+    /// That and its image.
+    pub total: u64,
 }
 
 /// Reply to [`ContainerTop`].

@@ -12,6 +12,10 @@ use super::spec;
 /// Where the kernel's cgroup hierarchy is.
 const ROOT: &str = "/sys/fs/cgroup";
 
+/// How often, and how far apart, it is looked whether a cgroup is frozen: 10 s.
+const FREEZE_LOOKS: u32 = 2000;
+const FREEZE_LOOK: Duration = Duration::from_millis(5);
+
 /// Where the cgroup of container `id` is.
 pub(super) fn path(id: &str) -> PathBuf {
     Path::new(ROOT).join(spec::cgroup_path(id).trim_start_matches('/'))
@@ -31,6 +35,34 @@ pub(super) fn weigh(id: &str, lines: &[String]) -> io::Result<()> {
     let file = path(id).join("io.weight");
     // Each write is one setting.
     lines.iter().try_for_each(|line| fs::write(&file, line))
+}
+
+/// Freezes all its processes, and waits until they are.
+///
+/// # Errors
+/// When there is none, or a process hangs in the kernel.
+pub(super) async fn freeze(id: &str) -> io::Result<()> {
+    let cgroup = path(id);
+    fs::write(cgroup.join("cgroup.freeze"), "1")?;
+    // Most are frozen by now; others leave the kernel first.
+    for _ in 0..FREEZE_LOOKS {
+        if fs::read_to_string(cgroup.join("cgroup.events"))?
+            .lines()
+            .any(|line| line == "frozen 1")
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(FREEZE_LOOK).await;
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Lets frozen processes go on.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn thaw(id: &str) -> io::Result<()> {
+    fs::write(path(id).join("cgroup.freeze"), "0")
 }
 
 /// Whether the kernel killed something in it for want of memory.

@@ -12,7 +12,7 @@ use guest_protocol::{
 };
 
 use super::{
-    Containers, Entry, Record, defaults, exists, log_limits, names, remove,
+    Containers, Entry, Record, defaults, exists, health, log_limits, names, remove,
     signal::SignalNumber,
     spec::{self, mounts},
 };
@@ -53,6 +53,7 @@ impl Containers {
                 "the working directory '{folder}' is invalid, it needs to be an absolute path"
             )));
         }
+        health::check(config.healthcheck.as_ref())?;
         check_restart_policy(&host)?;
         spec::check(&host)?;
         for (_, mode) in spec::shared_namespaces(&host) {
@@ -232,7 +233,7 @@ fn merge_image(config: &mut ContainerConfig, image: &Image) -> Result<()> {
     fill(&mut config.user, under.user, String::is_empty);
     fill(&mut config.working_dir, under.working_dir, String::is_empty);
     fill(&mut config.stop_signal, under.stop_signal, String::is_empty);
-    fill(&mut config.healthcheck, under.healthcheck, |_| false);
+    config.healthcheck = health::merge(config.healthcheck.take(), under.healthcheck);
     fill(&mut config.shell, under.shell, Vec::is_empty);
     merge(&mut config.exposed_ports, under.exposed_ports);
     merge(&mut config.volumes, under.volumes);
@@ -283,7 +284,7 @@ fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
     }
 }
 
-fn check_restart_policy(host: &HostConfig) -> Result<()> {
+pub(super) fn check_restart_policy(host: &HostConfig) -> Result<()> {
     let Some(policy) = &host.restart_policy else {
         return Ok(());
     };

@@ -1,6 +1,9 @@
 //! What happens to containers, told to whoever listens.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use guest_protocol::container::{Container, Event};
 use tokio::sync::broadcast;
@@ -10,22 +13,41 @@ use crate::clock;
 /// Events that wait for one slow listener; older ones are lost to it.
 const QUEUE: usize = 1024;
 
-/// Where events go. Clones share the listeners.
+/// How many past events are remembered; Docker's number.
+const REMEMBERED: usize = 256;
+
+/// Where events go. Clones share the listeners and the memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     sender: broadcast::Sender<Event>,
+    past: Arc<Mutex<VecDeque<Event>>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
         Self {
             sender: broadcast::Sender::new(QUEUE),
+            past: Arc::default(),
         }
     }
 
-    /// What happens from now on.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.sender.subscribe()
+    /// What happens from now on, and what is remembered from `since` (Unix
+    /// nanoseconds) on. No event is in both, none is lost between them.
+    pub(crate) fn subscribe(&self, since: Option<i64>) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let past = self.past();
+        let remembered = match since {
+            Some(since) => past
+                .iter()
+                .filter(|event| event.time >= since)
+                .cloned()
+                .collect(),
+            None => Vec::new(),
+        };
+        (remembered, self.sender.subscribe())
+    }
+
+    fn past(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells that `action` happened to `container`; `more` are attributes beside
@@ -54,13 +76,42 @@ impl Events {
     }
 
     fn send(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
-        // An error means that nobody listens.
-        let _ = self.sender.send(Event {
+        let event = Event {
             kind: kind.to_owned(),
             action: action.to_owned(),
             id: id.to_owned(),
             attributes,
             time: clock::now(),
-        });
+        };
+        // Held until it is sent: whoever subscribes sees it once.
+        let mut past = self.past();
+        if past.len() == REMEMBERED {
+            past.pop_front();
+        }
+        past.push_back(event.clone());
+        // An error means that nobody listens.
+        let _ = self.sender.send(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_events_are_remembered_and_told_once() {
+        let events = Events::new();
+        for number in 0..300 {
+            events.image(&number.to_string(), "pull", "busybox");
+        }
+        let (past, mut coming) = events.subscribe(Some(0));
+        assert_eq!(past.len(), REMEMBERED);
+        assert_eq!(past[0].id, "44");
+        assert!(coming.try_recv().is_err());
+        events.image("300", "pull", "busybox");
+        assert_eq!(coming.try_recv().unwrap().id, "300");
+        let last = past.last().unwrap().time + 1;
+        assert_eq!(events.subscribe(Some(last)).0.len(), 1);
+        assert!(events.subscribe(None).0.is_empty());
     }
 }

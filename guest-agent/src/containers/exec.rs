@@ -2,10 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use guest_protocol::{AgentError, ErrorKind, container::ExecConfig};
+use guest_protocol::{
+    AgentError, ErrorKind,
+    container::{ExecConfig, Status},
+};
 
 use super::{
     Containers, Entry,
+    pause::restarting,
     spec::{self, rootfs::Rootfs, user},
 };
 use crate::{
@@ -21,7 +25,7 @@ impl Containers {
     /// When the container does not run.
     pub(crate) fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<Arc<Command>> {
         let entry = self.find(reference)?;
-        require_running(&entry)?;
+        require_running(&entry, reference)?;
         let action = format!("exec_create: {}", config.cmd.join(" "));
         let command = self.shared.execs.create(&entry.id, config)?;
         self.tell(&entry, &action, &[("execID", command.exec().id)]);
@@ -36,7 +40,7 @@ impl Containers {
     pub(crate) async fn start_exec(&self, command: &Arc<Command>) -> Result<()> {
         let exec = command.exec();
         let entry = self.find(&exec.container_id)?;
-        require_running(&entry)?;
+        require_running(&entry, &entry.id)?;
         Execs::claim(command)?;
 
         let container = entry.container();
@@ -100,12 +104,19 @@ impl Containers {
     }
 }
 
-fn require_running(entry: &Entry) -> Result<()> {
-    if entry.live().process.is_some() {
-        return Ok(());
+/// Refuses a container in which nothing can be run now, in Docker's words.
+fn require_running(entry: &Entry, reference: &str) -> Result<()> {
+    let status = entry.record().container.state.status;
+    match status {
+        Status::Paused => Err(AgentError::new(
+            ErrorKind::Conflict,
+            format!("Container {reference} is paused, unpause the container before exec"),
+        )),
+        Status::Restarting => Err(restarting(reference)),
+        _ if entry.live().process.is_some() => Ok(()),
+        _ => Err(AgentError::new(
+            ErrorKind::Conflict,
+            format!("container {} is not running", entry.id),
+        )),
     }
-    Err(AgentError::new(
-        ErrorKind::Conflict,
-        format!("container {} is not running", entry.id),
-    ))
 }

@@ -2,7 +2,9 @@
 //!
 //! [`Containers`] is what the method handlers call. Its parts: [`create`] makes a
 //! record, [`start`] turns it into a process and watches that to its end,
-//! [`stop`] ends it, [`remove`](mod@remove) clears it away, [`exec`] runs commands beside it.
+//! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
+//! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
+//! [`stats`], [`top`], [`sizes`] and [`changes`] look at it.
 //! [`records`] keeps it all on the data disk; [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
@@ -11,23 +13,30 @@
 //! process is handled without `lifecycle`, since `stop` holds it while it waits.
 
 mod cgroup;
+mod changes;
 pub(crate) mod create;
 mod defaults;
 mod events;
 mod exec;
+mod health;
+mod limits;
 mod names;
+mod pause;
 mod records;
 mod remove;
 mod restart_policy;
 pub(crate) mod signal;
+mod sizes;
 mod spec;
 mod start;
+mod stats;
 mod stop;
 mod top;
+mod update;
 mod volumes;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,7 +44,7 @@ use std::{
 
 use guest_protocol::{
     AgentError, ErrorKind,
-    container::{Container, Status},
+    container::{Container, HealthStatus, Status},
     methods::WaitCondition,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -157,6 +166,8 @@ struct Live {
     /// The last run's root file system being unmounted, which writes back what
     /// the container wrote.
     unmounting: Option<JoinHandle<()>>,
+    /// Held for as long as somebody looks after its health.
+    health: Option<watch::Sender<()>>,
 }
 
 /// What those who wait look at.
@@ -183,6 +194,7 @@ impl Entry {
                 stdio: Stdio::new(shape(&record.container)),
                 process: None,
                 unmounting: None,
+                health: None,
             }),
             record: Mutex::new(record),
             history: watch::Sender::new(history),
@@ -233,24 +245,43 @@ fn keeps_log(container: &Container) -> bool {
     log_driver(container) != "none"
 }
 
+/// An option of its log driver.
+fn log_option<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
+    let log = container.host_config.log_config.as_ref()?;
+    log.config.as_ref()?.get(name).map(String::as_str)
+}
+
 fn log_limits(container: &Container) -> std::result::Result<Limits, String> {
-    let config = container
-        .host_config
-        .log_config
-        .as_ref()
-        .and_then(|log| log.config.as_ref());
-    let option = |name: &str, default: Option<&'static str>| {
-        config
-            .and_then(|config| config.get(name))
-            .map(String::as_str)
-            .or(default)
-    };
     // The driver `local` is a json-file with other limits.
     let (size, files) = match log_driver(container) {
         "local" => (Some("20m"), Some("5")),
         _ => (None, None),
     };
-    Limits::parse(option("max-size", size), option("max-file", files))
+    Limits::parse(
+        log_option(container, "max-size").or(size),
+        log_option(container, "max-file").or(files),
+    )
+}
+
+/// The labels and variables that are logged with its output: those that the options
+/// `labels` and `env` name.
+fn log_attributes(container: &Container) -> BTreeMap<String, String> {
+    let named = |option: &str| {
+        let list = log_option(container, option).unwrap_or_default();
+        list.split(',').filter(|name| !name.is_empty())
+    };
+    let labels = container.config.labels.as_ref();
+    let labels = named("labels").filter_map(|name| {
+        let value = labels?.get(name)?;
+        Some((name.to_owned(), value.clone()))
+    });
+    let variables = named("env").filter_map(|name| {
+        let variables = container.config.env.iter().flatten();
+        let mut variables = variables.filter_map(|variable| variable.split_once('='));
+        let (_, value) = variables.find(|(known, _)| *known == name)?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    labels.chain(variables).collect()
 }
 
 /// A container's log, for whoever reads it.
@@ -329,6 +360,9 @@ impl Containers {
                 // The clock may not be set yet.
                 state.finished_at = clock::now().max(state.started_at);
                 state.pid = 0;
+                if let Some(health) = &mut state.health {
+                    health.status = HealthStatus::Unhealthy;
+                }
                 records.put(&record)?;
             }
             let (id, name) = (record.container.id.clone(), record.container.name.clone());
@@ -487,14 +521,6 @@ impl Containers {
             condition,
             runs_before,
         })
-    }
-
-    /// The stdio of the container's run, or of its next.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`].
-    pub(crate) fn stdio(&self, reference: &str) -> Result<Arc<Stdio>> {
-        Ok(self.find(reference)?.stdio())
     }
 
     /// Where the container's log is.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Containers, Entry, LOST, Record, cgroup, keeps_log, log_limits,
+    Containers, Entry, LOST, Record, cgroup, health, keeps_log, log_attributes, log_limits,
     restart_policy::wanted_after,
     shape,
     spec::{self, Joined, Sources, mounts, rootfs::Rootfs, user, user::User},
@@ -67,10 +67,16 @@ impl Containers {
         let _lifecycle = entry.lifecycle.lock().await;
         let status = entry.record().container.state.status;
         match status {
-            Status::Running | Status::Paused => {
+            Status::Running => {
                 return Err(AgentError::new(
                     ErrorKind::NotModified,
                     format!("container {} is already running", entry.id),
+                ));
+            }
+            Status::Paused => {
+                return Err(AgentError::new(
+                    ErrorKind::Conflict,
+                    "cannot start a paused container, try unpause instead",
                 ));
             }
             Status::Removing | Status::Dead => {
@@ -134,6 +140,7 @@ impl Containers {
         entry.live().process = Some(Arc::new(process));
         entry.history.send_modify(|history| history.running = true);
         self.tell(entry, "start", &[]);
+        self.tend_health(entry);
         let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
         tokio::spawn(async move { containers.supervise(entry, stdio, exit, pause).await });
         Ok(())
@@ -175,12 +182,12 @@ impl Containers {
         if !keeps_log(container) {
             return Ok(None);
         }
-        LogWriter::open(
+        let log = LogWriter::open(
             &self.shared.paths.log(&entry.id),
             log_limits(container).unwrap_or_default(),
             Arc::clone(&entry.log_progress),
-        )
-        .map(Some)
+        )?;
+        Ok(Some(log.with_attributes(&log_attributes(container))))
     }
 
     /// Mounts the root file system and writes the bundle.
@@ -378,6 +385,7 @@ impl Containers {
     ) {
         let began = Instant::now();
         let code = exit.await.unwrap_or(LOST);
+        self.stop_probing(&entry);
         let out_of_memory = cgroup::was_out_of_memory(&entry.id);
         // With a shared pid namespace its processes do not go with the first one.
         cgroup::kill(&entry.id);
@@ -506,6 +514,7 @@ fn note_running(record: &mut Record, again: bool) {
     state.error.clear();
     state.started_at = clock::now();
     state.finished_at = 0;
+    container.state.health = health::at_start(container);
 }
 
 /// Lets the container's user open its own stdio by name (`/dev/stdout`).

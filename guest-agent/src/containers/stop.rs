@@ -83,13 +83,19 @@ impl Containers {
         };
         let entry = self.find(reference)?;
         let restarting = entry.record().container.state.status == Status::Restarting;
-        if signal == SignalNumber::KILL || signal == stop_signal(&entry)? {
+        let ends = signal == SignalNumber::KILL || signal == stop_signal(&entry)?;
+        if ends {
             self.change(&entry, |record| record.stopped_by_user = true)?;
         }
         if restarting {
             return self.give_up_restart(&entry);
         }
-        self.send(&entry, signal)
+        self.send(&entry, signal)?;
+        if ends {
+            // A frozen process does not act on what it was sent.
+            self.resume(&entry)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn stop_locked(
@@ -132,6 +138,7 @@ impl Containers {
             // It ended by itself just now; the wait below sees that.
             tracing::debug!("stopping container {}: {error}", entry.id);
         }
+        self.resume(entry)?;
         let patience = match u64::try_from(seconds) {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => Duration::MAX,

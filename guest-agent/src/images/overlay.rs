@@ -85,7 +85,7 @@ pub(crate) fn unmount(target: &Path) -> io::Result<()> {
 /// Whether `directory` hides everything below it. OverlayFS asks that of every
 /// directory but a layer's root, so the layers below such a root have to be left
 /// out.
-pub(super) fn is_opaque(directory: &Path) -> bool {
+pub(crate) fn is_opaque(directory: &Path) -> bool {
     let mut value = [0; 1];
     matches!(
         rustix::fs::getxattr(directory, OPAQUE, &mut value),

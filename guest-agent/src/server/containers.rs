@@ -4,17 +4,17 @@ use std::{result::Result as StdResult, sync::Arc};
 
 use guest_protocol::{
     container::{Container, Exec},
-    frame::{self, FrameError},
+    frame::FrameError,
     methods::{
         Attached, ContainerAttach, ContainerCreate, ContainerCreated, ContainerInspect,
-        ContainerKill, ContainerLogs, ContainerRemove, ContainerRename, ContainerResize,
-        ContainerRestart, ContainerStart, ContainerStop, ContainerTop, ContainerWait, ExecCreate,
-        ExecCreated, ExecInspect, ExecResize, ExecStart, ProcessList, WaitResult,
+        ContainerKill, ContainerLogs, ContainerPause, ContainerRemove, ContainerRename,
+        ContainerResize, ContainerRestart, ContainerStart, ContainerStop, ContainerTop,
+        ContainerUnpause, ContainerUpdate, ContainerWait, ExecCreate, ExecCreated, ExecInspect,
+        ExecResize, ExecStart, ProcessList, WaitResult,
     },
 };
-use tokio::{io::AsyncReadExt, sync::broadcast::error::RecvError};
 
-use super::{Connection, reply};
+use super::{Connection, hung_up, reply};
 use crate::{
     agent::Agent,
     containers::Containers,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-fn containers(agent: &Agent) -> Result<&Containers> {
+pub(super) fn containers(agent: &Agent) -> Result<&Containers> {
     Ok(&agent.storage()?.containers)
 }
 
@@ -78,7 +78,21 @@ pub(super) fn resize(agent: &Agent, call: &ContainerResize) -> Result<()> {
 }
 
 pub(super) fn top(agent: &Agent, call: &ContainerTop) -> Result<ProcessList> {
-    containers(agent)?.top(&call.container)
+    containers(agent)?.top(&call.container, &call.options)
+}
+
+pub(super) async fn pause(agent: &Agent, call: &ContainerPause) -> Result<()> {
+    containers(agent)?.pause(&call.container).await
+}
+
+pub(super) async fn unpause(agent: &Agent, call: &ContainerUnpause) -> Result<()> {
+    containers(agent)?.unpause(&call.container).await
+}
+
+pub(super) async fn update(agent: &Agent, call: &ContainerUpdate) -> Result<Vec<String>> {
+    containers(agent)?
+        .update(&call.container, &call.change)
+        .await
 }
 
 pub(super) async fn wait(
@@ -110,12 +124,6 @@ pub(super) async fn wait(
     reply(connection, Ok(result)).await
 }
 
-/// Waits until the host ends its side of a call in which it has nothing to say.
-async fn hung_up(connection: &mut Connection) {
-    let mut ignored = [0; 64];
-    while !matches!(connection.read(&mut ignored).await, Ok(0) | Err(_)) {}
-}
-
 pub(super) async fn attach(
     agent: &Agent,
     call: &ContainerAttach,
@@ -129,7 +137,7 @@ pub(super) async fn attach(
     let prepare = || {
         let containers = containers(agent)?;
         let keys = DetachKeys::parse(&call.detach_keys)?;
-        let stdio = containers.stdio(&call.container)?;
+        let stdio = containers.attachable(&call.container)?;
         let (subscription, logged) = stdio.subscribe(streams);
         Ok((containers, keys, stdio, subscription, logged))
     };
@@ -194,6 +202,7 @@ pub(super) async fn logs(
         until: call.until,
         timestamps: call.timestamps,
         tail: call.tail,
+        details: call.details,
         up_to: None,
     };
     log_reader::copy(
@@ -287,26 +296,4 @@ pub(super) fn inspect_exec(agent: &Agent, call: &ExecInspect) -> Result<Exec> {
 
 pub(super) fn resize_exec(agent: &Agent, call: &ExecResize) -> Result<()> {
     agent.execs.resize(&call.exec, call.height, call.width)
-}
-
-pub(super) async fn events(
-    agent: &Agent,
-    connection: &mut Connection,
-) -> StdResult<(), FrameError> {
-    let mut events = match containers(agent) {
-        Ok(containers) => containers.events().subscribe(),
-        Err(error) => return reply::<()>(connection, Err(error)).await,
-    };
-    reply(connection, Ok(())).await?;
-    loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = hung_up(connection) => return Ok(()),
-        };
-        match event {
-            Ok(event) => frame::write(connection, &event).await?,
-            Err(RecvError::Lagged(lost)) => tracing::warn!("a listener missed {lost} events"),
-            Err(RecvError::Closed) => return Ok(()),
-        }
-    }
 }

@@ -9,9 +9,11 @@
 
 mod containers;
 mod emulators;
+mod events;
 mod image_archives;
 mod images;
 mod machine;
+mod usage;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -210,6 +212,18 @@ async fn dispatch(
         Request::ContainerLogs(call) => containers::logs(agent, &call, connection).await,
         Request::ContainerResize(call) => reply(connection, containers::resize(agent, &call)).await,
         Request::ContainerTop(call) => reply(connection, containers::top(agent, &call)).await,
+        Request::ContainerPause(call) => {
+            reply(connection, containers::pause(agent, &call).await).await
+        }
+        Request::ContainerUnpause(call) => {
+            reply(connection, containers::unpause(agent, &call).await).await
+        }
+        Request::ContainerUpdate(call) => {
+            reply(connection, containers::update(agent, &call).await).await
+        }
+        Request::ContainerStats(call) => reply(connection, usage::stats(agent, &call)).await,
+        Request::ContainerChanges(call) => usage::changes(agent, &call, connection).await,
+        Request::ContainerSizes(call) => reply(connection, usage::sizes(agent, &call)).await,
 
         Request::ExecCreate(call) => reply(connection, containers::create_exec(agent, call)).await,
         Request::ExecStart(call) => containers::start_exec(agent, &call, connection).await,
@@ -218,7 +232,7 @@ async fn dispatch(
         }
         Request::ExecResize(call) => reply(connection, containers::resize_exec(agent, &call)).await,
 
-        Request::Events(_) => containers::events(agent, connection).await,
+        Request::Events(call) => events::tell(agent, &call, connection).await,
     }
 }
 
@@ -227,6 +241,12 @@ async fn reply<T: Serialize>(
     result: Result<T>,
 ) -> std::result::Result<(), FrameError> {
     frame::write(connection, &Reply::from(result)).await
+}
+
+/// Waits until the host ends its side of a call in which it has nothing to say.
+async fn hung_up(connection: &mut Connection) {
+    let mut ignored = [0; 64];
+    while !matches!(connection.read(&mut ignored).await, Ok(0) | Err(_)) {}
 }
 
 /// Ends the stream to the host, and waits until the host has ended its own: closed

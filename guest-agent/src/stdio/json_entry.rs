@@ -68,6 +68,16 @@ const fn short(letter: u8) -> Escape {
     }
 }
 
+/// What is noted with every entry of one write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Note<'a> {
+    /// A JSON object of labels and variables, as `--log-opt labels=…` asks; may be
+    /// empty.
+    pub(super) attributes: &'a str,
+    /// RFC 3339.
+    pub(super) time: &'a str,
+}
+
 /// Splits output into entries and appends them to `entries`. `partial` is the
 /// stream's output that is not a whole entry yet, from one call to the next.
 pub(super) fn encode(
@@ -75,7 +85,7 @@ pub(super) fn encode(
     partial: &mut Vec<u8>,
     output: &[u8],
     stream: Stream,
-    time: &str,
+    note: Note<'_>,
 ) {
     let mut rest = output;
     while !rest.is_empty() {
@@ -87,17 +97,17 @@ pub(super) fn encode(
         if !whole {
             partial.extend_from_slice(piece);
         } else if partial.is_empty() {
-            encode_entry(entries, piece, stream, time);
+            encode_entry(entries, piece, stream, note);
         } else {
             partial.extend_from_slice(piece);
-            encode_entry(entries, partial, stream, time);
+            encode_entry(entries, partial, stream, note);
             partial.clear();
         }
     }
 }
 
 /// Appends one entry.
-pub(super) fn encode_entry(entries: &mut Vec<u8>, output: &[u8], stream: Stream, time: &str) {
+pub(super) fn encode_entry(entries: &mut Vec<u8>, output: &[u8], stream: Stream, note: Note<'_>) {
     entries.extend_from_slice(b"{\"log\":\"");
     let mut string = JsonString::new(entries);
     if std::str::from_utf8(output).is_ok() {
@@ -107,10 +117,15 @@ pub(super) fn encode_entry(entries: &mut Vec<u8>, output: &[u8], stream: Stream,
     }
     string.flush();
     entries.extend_from_slice(match stream {
-        Stream::Stdout => b"\",\"stream\":\"stdout\",\"time\":\"",
-        Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
+        Stream::Stdout => b"\",\"stream\":\"stdout\"",
+        Stream::Stderr => b"\",\"stream\":\"stderr\"",
     });
-    entries.extend_from_slice(time.as_bytes());
+    if !note.attributes.is_empty() {
+        entries.extend_from_slice(b",\"attrs\":");
+        entries.extend_from_slice(note.attributes.as_bytes());
+    }
+    entries.extend_from_slice(b",\"time\":\"");
+    entries.extend_from_slice(note.time.as_bytes());
     entries.extend_from_slice(b"\"}\n");
 }
 
@@ -218,9 +233,14 @@ mod tests {
 
     use super::*;
 
+    const NOTE: Note<'_> = Note {
+        attributes: "",
+        time: "T",
+    };
+
     fn entries(output: &[u8]) -> String {
         let mut entries = Vec::new();
-        encode_entry(&mut entries, output, Stream::Stderr, "T");
+        encode_entry(&mut entries, output, Stream::Stderr, NOTE);
         String::from_utf8(entries).unwrap()
     }
 
@@ -250,7 +270,7 @@ mod tests {
         let output = [vec![b'a'; 2 * LINE], b"b\n".to_vec()].concat();
         let (mut entries, mut partial) = (Vec::new(), Vec::new());
         for chunk in output.chunks(10_000) {
-            encode(&mut entries, &mut partial, chunk, Stream::Stdout, "T");
+            encode(&mut entries, &mut partial, chunk, Stream::Stdout, NOTE);
         }
         assert!(partial.is_empty());
         let lengths: Vec<_> = String::from_utf8(entries)
@@ -306,7 +326,7 @@ mod tests {
             let encode_in = |size: usize| {
                 let (mut entries, mut partial) = (Vec::new(), Vec::new());
                 for chunk in output.chunks(size) {
-                    encode(&mut entries, &mut partial, chunk, Stream::Stdout, "T");
+                    encode(&mut entries, &mut partial, chunk, Stream::Stdout, NOTE);
                 }
                 (entries, partial)
             };

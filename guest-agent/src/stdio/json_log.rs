@@ -8,6 +8,7 @@
 //! What one read brings is one write and has one time, however many lines it is.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::FileExt,
@@ -18,7 +19,10 @@ use std::{
 use memchr::{memchr, memrchr};
 use tokio::sync::watch;
 
-use super::{Stream, json_entry};
+use super::{
+    Stream,
+    json_entry::{self, Note},
+};
 use crate::clock;
 
 /// A buffer for entries is kept for the next ones unless it grew beyond this.
@@ -98,6 +102,8 @@ pub(crate) struct LogWriter {
     limits: Limits,
     /// Output of each stream that is not yet a whole line.
     partial: [Vec<u8>; 2],
+    /// A JSON object that goes into every entry; may be empty.
+    attributes: String,
     /// Empty between writes; its memory is used again.
     entries: Vec<u8>,
     progress: Arc<watch::Sender<Progress>>,
@@ -128,10 +134,20 @@ impl LogWriter {
             size,
             limits,
             partial: Default::default(),
+            attributes: String::new(),
             entries: Vec::new(),
             progress,
             failing: false,
         })
+    }
+
+    /// Notes `attributes` with every entry from now on.
+    pub(crate) fn with_attributes(mut self, attributes: &BTreeMap<String, String>) -> Self {
+        if !attributes.is_empty() {
+            // Strings always are JSON.
+            self.attributes = serde_json::to_string(attributes).unwrap_or_default();
+        }
+        self
     }
 
     /// Bytes in the current file.
@@ -145,7 +161,11 @@ impl LogWriter {
         let time = clock::rfc3339(clock::now());
         let mut entries = std::mem::take(&mut self.entries);
         let partial = &mut self.partial[stream as usize - 1];
-        json_entry::encode(&mut entries, partial, bytes, stream, &time);
+        let note = Note {
+            attributes: &self.attributes,
+            time: &time,
+        };
+        json_entry::encode(&mut entries, partial, bytes, stream, note);
         self.append(&entries);
         entries.clear();
         entries.shrink_to(KEPT);
@@ -216,11 +236,15 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         let time = clock::rfc3339(clock::now());
+        let note = Note {
+            attributes: &self.attributes,
+            time: &time,
+        };
         let mut entries = Vec::new();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = &self.partial[stream as usize - 1];
             if !partial.is_empty() {
-                json_entry::encode_entry(&mut entries, partial, stream, &time);
+                json_entry::encode_entry(&mut entries, partial, stream, note);
             }
         }
         self.append(&entries);

@@ -7,17 +7,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::watch,
 };
 
-use super::json_log::{Limits, Progress, rotated};
+use super::{
+    Stream,
+    json_line::Line,
+    json_log::{Limits, Progress, rotated},
+};
 use crate::clock;
 
-/// The longest entry that is read: a line of output with every byte escaped.
+/// The longest entry that is read: a line of output with every byte escaped, and
+/// what was noted with it.
 const LONGEST_ENTRY: u64 = 256 * 1024;
+
+/// How much is sent at once, about.
+const BATCH: usize = 64 * 1024;
 
 /// What of a log is wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,18 +41,10 @@ pub(crate) struct Selection {
     pub(crate) timestamps: bool,
     /// Only the last so many entries.
     pub(crate) tail: Option<u64>,
+    /// What was noted with it before each entry.
+    pub(crate) details: bool,
     /// Read no further than this many bytes of the current file.
     pub(crate) up_to: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    log: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    stream: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    time: std::borrow::Cow<'a, str>,
 }
 
 /// Writes what `selection` asks of the log at `path` to `output`: raw for a
@@ -143,6 +142,8 @@ struct Entries {
     file: BufReader<File>,
     /// A line whose end is not written yet.
     line: Vec<u8>,
+    /// The output in the entry at hand.
+    text: Vec<u8>,
     remaining: Option<u64>,
     /// An entry was later than wanted.
     past_the_end: bool,
@@ -153,6 +154,7 @@ impl Entries {
         Self {
             file: BufReader::with_capacity(64 * 1024, file),
             line: Vec::new(),
+            text: Vec::new(),
             remaining,
             past_the_end: false,
         }
@@ -178,7 +180,7 @@ impl Entries {
         batch: &mut Vec<u8>,
     ) -> io::Result<bool> {
         batch.clear();
-        while batch.len() < 32 * 1024 {
+        while batch.len() < BATCH {
             let room = LONGEST_ENTRY - self.line.len() as u64;
             let limit = self.remaining.map_or(room, |remaining| remaining.min(room));
             let length = (&mut self.file)
@@ -197,28 +199,28 @@ impl Entries {
                 }
                 continue;
             }
-            let line = std::mem::take(&mut self.line);
             // What is not an entry, say after a power cut, is passed over.
-            if let Ok(entry) = serde_json::from_slice::<Entry<'_>>(&line)
-                && append(&entry, selection, tty, batch)
+            if let Some(entry) = Line::read(&self.line, &mut self.text)
+                && append(&entry, &self.text, selection, tty, batch)
             {
                 self.past_the_end = true;
                 return Ok(false);
             }
-            self.line = line;
             self.line.clear();
         }
         Ok(true)
     }
 }
 
-/// Adds `entry` to `batch` as it is sent, when it is wanted; true when it is later
-/// than wanted.
-fn append(entry: &Entry<'_>, selection: &Selection, tty: bool, batch: &mut Vec<u8>) -> bool {
-    let (number, wanted) = match &*entry.stream {
-        "stderr" => (2, selection.stderr),
-        _ => (1, selection.stdout),
-    };
+/// Adds an entry with the output `text` to `batch` as it is sent, when it is wanted;
+/// true when it is later than wanted.
+fn append(
+    entry: &Line<'_>,
+    text: &[u8],
+    selection: &Selection,
+    tty: bool,
+    batch: &mut Vec<u8>,
+) -> bool {
     if selection.since != 0 || selection.until != 0 {
         let time = clock::parse_rfc3339(&entry.time).unwrap_or(0);
         if selection.until != 0 && time > selection.until {
@@ -228,21 +230,31 @@ fn append(entry: &Entry<'_>, selection: &Selection, tty: bool, batch: &mut Vec<u
             return false;
         }
     }
+    let wanted = match entry.stream {
+        Stream::Stdout => selection.stdout,
+        Stream::Stderr => selection.stderr,
+    };
     if !wanted {
         return false;
     }
-    let stamp = if selection.timestamps {
-        format!("{} ", entry.time)
-    } else {
-        String::new()
-    };
+    let begin = batch.len();
     if !tty {
-        let length = (stamp.len() + entry.log.len()) as u32;
-        batch.extend_from_slice(&[number, 0, 0, 0]);
-        batch.extend_from_slice(&length.to_be_bytes());
+        batch.extend_from_slice(&[entry.stream as u8, 0, 0, 0, 0, 0, 0, 0]);
     }
-    batch.extend_from_slice(stamp.as_bytes());
-    batch.extend_from_slice(entry.log.as_bytes());
+    if selection.timestamps {
+        batch.extend_from_slice(entry.time.as_bytes());
+        batch.push(b' ');
+    }
+    if selection.details {
+        batch.extend_from_slice(entry.details().as_bytes());
+        batch.push(b' ');
+    }
+    batch.extend_from_slice(text);
+    if !tty {
+        // The header is eight bytes; the last four are the length of what follows.
+        let length = (batch.len() - begin - 8) as u32;
+        batch[begin + 4..begin + 8].copy_from_slice(&length.to_be_bytes());
+    }
     false
 }
 
@@ -338,6 +350,7 @@ mod tests {
         until: 0,
         timestamps: false,
         tail: None,
+        details: false,
         up_to: None,
     };
 
@@ -409,6 +422,28 @@ mod tests {
         assert_eq!(read(&path, limits, selection), "");
         let selection = Selection { until: 1, ..ALL };
         assert_eq!(read(&path, limits, selection), "");
+    }
+
+    #[test]
+    fn attributes_are_logged_and_shown_when_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.log");
+        let attributes = [("team", "red & blue"), ("A", "1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let log = LogWriter::open(&path, Limits::default(), Arc::default()).unwrap();
+        let mut log = log.with_attributes(&attributes);
+        log.write(Stream::Stdout, b"one\n");
+        drop(log);
+        assert_eq!(read(&path, Limits::default(), ALL), "one\n");
+        let selection = Selection {
+            details: true,
+            ..ALL
+        };
+        assert_eq!(
+            read(&path, Limits::default(), selection),
+            "A=1,team=red+%26+blue one\n"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) mod console;
 pub(crate) mod detach_keys;
 pub(crate) mod file;
 mod json_entry;
+mod json_line;
 pub(crate) mod json_log;
 pub(crate) mod log_reader;
 
@@ -143,6 +144,14 @@ struct Attached {
 pub(crate) struct Subscription {
     queue: mpsc::Receiver<Bytes>,
     streams: Streams,
+}
+
+impl Subscription {
+    /// What the process writes next; `None` when its output has ended.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        let chunk = self.queue.recv().await?;
+        Some(chunk.slice(HEADER..))
+    }
 }
 
 impl Stdio {

@@ -127,7 +127,12 @@ fn a_policy_restarts_what_fails_and_stop_ends_that() {
 #[test]
 fn events_tell_a_containers_life() {
     let agent = TestAgent::start();
-    let ((), mut events) = agent.open(Events {}).unwrap();
+    let ((), mut events) = agent
+        .open(Events {
+            since: None,
+            until: None,
+        })
+        .unwrap();
     let config = ContainerConfig {
         labels: Some([("team".to_owned(), "blue".to_owned())].into()),
         ..script("exit 4")

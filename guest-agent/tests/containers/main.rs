@@ -6,9 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod health;
 mod lifecycle;
+mod pause;
 mod process;
+mod restart;
 mod streams;
+mod usage;
 
 use guest_protocol::methods::{ContainerLogs, ContainerRemove, ContainerStop};
 
@@ -38,5 +42,6 @@ fn logs(container: &str, follow: bool) -> ContainerLogs {
         until: 0,
         timestamps: false,
         tail: None,
+        details: false,
     }
 }

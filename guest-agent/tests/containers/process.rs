@@ -288,6 +288,7 @@ fn execs_run_beside_the_first_process() {
     let top = agent
         .call(ContainerTop {
             container: id.clone(),
+            options: String::new(),
         })
         .unwrap();
     assert_eq!(top.processes.len(), 2, "{top:?}");

@@ -21,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 /// Longer than anything here takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An agent with one image, `busybox:latest`. Gone with all it made when dropped.
 pub(crate) struct TestAgent {
@@ -46,8 +46,14 @@ impl TestAgent {
 
     /// Kills the agent without warning and starts it again on the same data.
     pub(crate) fn kill_and_start(&mut self) {
+        self.kill_and_start_after(|| {});
+    }
+
+    /// The same, with `between` in between.
+    pub(crate) fn kill_and_start_after(&mut self, between: impl FnOnce()) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        between();
         self.process = spawn(self.folder.path());
         self.wait_until_ready();
     }
@@ -177,6 +183,32 @@ impl TestAgent {
         .1
     }
 
+    /// Runs a command in a container to its end; its exit code.
+    pub(crate) fn exec(&self, container: &str, words: &[&str]) -> i64 {
+        let config = guest_protocol::container::ExecConfig {
+            attach_stdout: true,
+            attach_stderr: true,
+            cmd: words.iter().map(|&word| word.to_owned()).collect(),
+            ..Default::default()
+        };
+        let created = self
+            .call(ExecCreate {
+                container: container.into(),
+                config,
+            })
+            .unwrap();
+        let (_, mut call) = self
+            .open(ExecStart {
+                exec: created.id.clone(),
+                detach: false,
+                console_size: None,
+            })
+            .unwrap();
+        call.output(false);
+        let ended = self.call(ExecInspect { exec: created.id }).unwrap();
+        ended.exit_code.unwrap()
+    }
+
     /// Registers a wait; [`Call::wait_result`] gives how it ended.
     pub(crate) fn wait(&self, container: &str, condition: WaitCondition) -> Call {
         self.open(ContainerWait {
@@ -284,6 +316,18 @@ impl Call {
         serde_json::from_slice(&json).unwrap()
     }
 
+    /// The next value; `None` when the agent has ended the stream.
+    pub(crate) fn receive_if_any<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let mut length = [0; 4];
+        match self.stream.read_exact(&mut length) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+            result => result.unwrap(),
+        }
+        let mut json = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut json).unwrap();
+        Some(serde_json::from_slice(&json).unwrap())
+    }
+
     pub(crate) fn wait_result(&mut self) -> WaitResult {
         let reply: Reply<WaitResult> = self.receive();
         Result::from(reply).unwrap()
@@ -385,8 +429,8 @@ fn busybox_layer() -> Vec<u8> {
     add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
     for applet in [
         "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "dd", "stty", "tty", "env",
-        "touch", "mount", "unshare", "hostname", "ps", "kill", "head", "grep", "pwd", "wc",
-        "mkdir", "ip", "mknod", "yes",
+        "touch", "rm", "test", "mount", "unshare", "hostname", "ps", "kill", "head", "grep", "pwd",
+        "wc", "mkdir", "ip", "mknod", "yes",
     ] {
         add(
             &format!("bin/{applet}"),

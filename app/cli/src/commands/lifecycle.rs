@@ -245,6 +245,9 @@ pub(crate) struct RemoveArguments {
     /// Force the removal of a running container (uses SIGKILL)
     #[arg(short, long)]
     force: bool,
+    /// Remove the specified link
+    #[arg(short, long)]
+    link: bool,
     /// Remove anonymous volumes associated with the container
     #[arg(short, long)]
     volumes: bool,
@@ -276,6 +279,7 @@ pub(crate) async fn remove(
     let remove = async |name: &str| {
         let call = Call::delete(format!("/containers/{}", Call::segment(name)))
             .flag("force", arguments.force)
+            .flag("link", arguments.link)
             .flag("v", arguments.volumes);
         client.done(&call).await
     };
@@ -288,6 +292,17 @@ pub(crate) struct Containers {
     /// The containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
+}
+
+/// `dctl pause` and `dctl unpause`.
+pub(crate) async fn each(
+    environment: &Environment,
+    what: &str,
+    arguments: Containers,
+) -> Result<(), Failure> {
+    let client = environment.machine().await?;
+    let act = async |name: &str| client.done(&Call::post(container::path(name, what))).await;
+    container::for_each(&arguments.containers, act, |_| false).await
 }
 
 /// `dctl wait`.

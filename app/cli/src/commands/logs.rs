@@ -9,6 +9,9 @@ use crate::{client::Call, failure::Failure, options::timestamp, session};
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArguments {
+    /// Show what --log-opt labels and env noted with each line
+    #[arg(long)]
+    details: bool,
     /// Follow log output
     #[arg(short, long)]
     follow: bool,
@@ -56,6 +59,7 @@ pub(crate) async fn run(
         .flag("stderr", true)
         .flag("follow", arguments.follow)
         .flag("timestamps", arguments.timestamps)
+        .flag("details", arguments.details)
         .query("tail", &arguments.tail)
         .query_if("since", since)
         .query_if("until", until);

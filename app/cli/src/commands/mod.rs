@@ -1,8 +1,10 @@
 //! The commands: one module for each, or for a few that belong together. This one
 //! parses the command line and calls them.
 
+mod changes;
 mod container;
 mod container_options;
+mod container_prune;
 mod exec;
 mod help;
 mod host;
@@ -14,7 +16,9 @@ mod logs;
 mod machine;
 mod pull;
 mod run;
+mod stats;
 mod system;
+mod update;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -90,6 +94,8 @@ enum Command {
         override_usage = "dctl create [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
     Create(Box<run::CreateArguments>),
+    /// Show what a container changed in its file system
+    Diff(changes::DiffArguments),
     /// Tell whether machines can run here, and what to do if not
     Doctor(host::DoctorArguments),
     /// Get real time events from the engine
@@ -100,6 +106,10 @@ enum Command {
     Kill(lifecycle::KillArguments),
     /// Fetch the logs of a container
     Logs(logs::LogsArguments),
+    /// Pause all processes within one or more containers
+    Pause(lifecycle::Containers),
+    /// List port mappings of a container
+    Port(changes::PortArguments),
     /// Rename a container
     Rename(lifecycle::RenameArguments),
     /// Restart one or more containers
@@ -110,14 +120,23 @@ enum Command {
     Rmi(images::RemoveArguments),
     /// Start one or more stopped containers
     Start(lifecycle::StartArguments),
+    /// Display what containers use, live
+    Stats(stats::StatsArguments),
     /// Stop one or more running containers
     Stop(lifecycle::StopArguments),
     /// Give an image one more name
     Tag(images::TagArguments),
     /// Display the running processes of a container
     Top(lifecycle::TopArguments),
+    /// Unpause all processes within one or more containers
+    Unpause(lifecycle::Containers),
+    /// Change limits and restart policy of one or more containers
+    Update(Box<update::UpdateArguments>),
     /// Block until one or more containers stop, then print their exit codes
     Wait(lifecycle::Containers),
+    /// Remove all stopped containers
+    #[command(skip)]
+    ContainerPrune(container_prune::PruneArguments),
 
     /// Serve the API
     #[command(hide = true)]
@@ -134,6 +153,8 @@ enum ContainerCommand {
         override_usage = "dctl container create [OPTIONS] IMAGE [COMMAND] [ARG...]"
     )]
     Create(Box<run::CreateArguments>),
+    /// Show what a container changed in its file system
+    Diff(changes::DiffArguments),
     /// Execute a command in a running container
     #[command(override_usage = "dctl container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
     Exec(exec::ExecArguments),
@@ -146,6 +167,12 @@ enum ContainerCommand {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(list::ListArguments),
+    /// Pause all processes within one or more containers
+    Pause(lifecycle::Containers),
+    /// List port mappings of a container
+    Port(changes::PortArguments),
+    /// Remove all stopped containers
+    Prune(container_prune::PruneArguments),
     /// Rename a container
     Rename(lifecycle::RenameArguments),
     /// Restart one or more containers
@@ -161,10 +188,16 @@ enum ContainerCommand {
     Run(Box<run::RunArguments>),
     /// Start one or more stopped containers
     Start(lifecycle::StartArguments),
+    /// Display what containers use, live
+    Stats(stats::StatsArguments),
     /// Stop one or more running containers
     Stop(lifecycle::StopArguments),
     /// Display the running processes of a container
     Top(lifecycle::TopArguments),
+    /// Unpause all processes within one or more containers
+    Unpause(lifecycle::Containers),
+    /// Change limits and restart policy of one or more containers
+    Update(Box<update::UpdateArguments>),
     /// Block until one or more containers stop, then print their exit codes
     Wait(lifecycle::Containers),
 }
@@ -198,6 +231,7 @@ impl From<ContainerCommand> for Command {
         match command {
             ContainerCommand::Attach(arguments) => Self::Attach(arguments),
             ContainerCommand::Create(arguments) => Self::Create(arguments),
+            ContainerCommand::Diff(arguments) => Self::Diff(arguments),
             ContainerCommand::Exec(arguments) => Self::Exec(arguments),
             ContainerCommand::Inspect(arguments) => {
                 Self::Inspect(arguments.only(inspect::Kind::Container))
@@ -205,13 +239,19 @@ impl From<ContainerCommand> for Command {
             ContainerCommand::Kill(arguments) => Self::Kill(arguments),
             ContainerCommand::Logs(arguments) => Self::Logs(arguments),
             ContainerCommand::Ls(arguments) => Self::Ps(arguments),
+            ContainerCommand::Pause(arguments) => Self::Pause(arguments),
+            ContainerCommand::Port(arguments) => Self::Port(arguments),
+            ContainerCommand::Prune(arguments) => Self::ContainerPrune(arguments),
             ContainerCommand::Rename(arguments) => Self::Rename(arguments),
             ContainerCommand::Restart(arguments) => Self::Restart(arguments),
             ContainerCommand::Rm(arguments) => Self::Rm(arguments),
             ContainerCommand::Run(arguments) => Self::Run(arguments),
             ContainerCommand::Start(arguments) => Self::Start(arguments),
+            ContainerCommand::Stats(arguments) => Self::Stats(arguments),
             ContainerCommand::Stop(arguments) => Self::Stop(arguments),
             ContainerCommand::Top(arguments) => Self::Top(arguments),
+            ContainerCommand::Unpause(arguments) => Self::Unpause(arguments),
+            ContainerCommand::Update(arguments) => Self::Update(arguments),
             ContainerCommand::Wait(arguments) => Self::Wait(arguments),
         }
     }
@@ -288,7 +328,9 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
     match command {
         Command::Attach(arguments) => lifecycle::attach(environment, arguments).await,
         Command::Container(command) => Box::pin(dispatch(environment, command.into())).await,
+        Command::ContainerPrune(arguments) => container_prune::run(environment, arguments).await,
         Command::Create(arguments) => run::create(environment, *arguments).await,
+        Command::Diff(arguments) => changes::diff(environment, arguments).await,
         Command::Doctor(arguments) => host::doctor(arguments).await,
         Command::Events(arguments) => system::events(environment, arguments).await,
         Command::Exec(arguments) => exec::run(environment, arguments).await,
@@ -299,6 +341,8 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Kill(arguments) => lifecycle::kill(environment, arguments).await,
         Command::Logs(arguments) => logs::run(environment, arguments).await,
         Command::Machine(command) => machine::run(environment, command).await,
+        Command::Pause(arguments) => lifecycle::each(environment, "pause", arguments).await,
+        Command::Port(arguments) => changes::port(environment, arguments).await,
         Command::Ps(arguments) => list::run(environment, arguments).await,
         Command::Pull(arguments) => pull::run(environment, arguments).await,
         Command::Rename(arguments) => lifecycle::rename(environment, arguments).await,
@@ -309,12 +353,15 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Rmi(arguments) => images::remove(environment, arguments).await,
         Command::Run(arguments) => run::run(environment, *arguments).await,
         Command::Start(arguments) => lifecycle::start(environment, arguments).await,
+        Command::Stats(arguments) => stats::run(environment, arguments).await,
         Command::Stop(arguments) => {
             lifecycle::stop_or_restart(environment, "stop", arguments).await
         }
         Command::System(command) => Box::pin(dispatch(environment, command.into())).await,
         Command::Tag(arguments) => images::tag(environment, arguments).await,
         Command::Top(arguments) => lifecycle::top(environment, arguments).await,
+        Command::Unpause(arguments) => lifecycle::each(environment, "unpause", arguments).await,
+        Command::Update(arguments) => update::run(environment, *arguments).await,
         Command::Version(arguments) => system::version(environment, arguments).await,
         Command::Wait(arguments) => lifecycle::wait(environment, arguments).await,
         Command::Completion(_) | Command::Engine(_) => Ok(()),

@@ -59,6 +59,7 @@ pub(super) async fn logs(
         until: time("until")?,
         timestamps: parameters.flag("timestamps"),
         tail: tail(parameters.text("tail")),
+        details: parameters.flag("details"),
     };
     if !request.stdout && !request.stderr {
         return Err(ApiError::bad_request(

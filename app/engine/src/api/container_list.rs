@@ -1,15 +1,15 @@
 //! `GET /containers/json`: the list, its filters, and the words of its columns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{Json, extract::State};
 use guest_protocol::{
-    container::{Container, Status},
+    container::{Container, HealthStatus, Status},
     docker::{
         ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings,
         ContainerSummaryStateEnum,
     },
-    methods::{ContainerList, ImageInspect},
+    methods::{ContainerList, ContainerSizes, DiskUsage, ImageInspect},
 };
 use regex::{Regex, RegexBuilder};
 
@@ -61,14 +61,19 @@ pub(super) async fn list(
         }
     }
     let now = times::now();
-    let with_size = parameters.flag("size");
+    let sizes = if parameters.flag("size") {
+        let all = ContainerSizes { container: None };
+        context.agent.call(all).await?
+    } else {
+        BTreeMap::new()
+    };
     let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
     let summaries = containers
         .iter()
         .filter(|container| all || container.state.is_running())
         .filter(|container| selection.includes(container))
         .take(limit.unwrap_or(usize::MAX))
-        .map(|container| summary(container, now, with_size))
+        .map(|container| summary(container, now, sizes.get(&container.id)))
         .collect();
     Ok(Json(summaries))
 }
@@ -82,6 +87,30 @@ struct Selection<'a> {
     ancestors: Vec<String>,
     created_before: Option<i64>,
     created_after: Option<i64>,
+    exposed: Vec<PortRange>,
+}
+
+/// The value of an `expose` filter: `80`, `80/udp`, `8000-8100/tcp`.
+struct PortRange {
+    ports: std::ops::RangeInclusive<u16>,
+    protocol: String,
+}
+
+impl PortRange {
+    fn parse(text: &str) -> Option<Self> {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        Some(Self {
+            ports: first.parse().ok()?..=last.parse().ok()?,
+            protocol: protocol.to_ascii_lowercase(),
+        })
+    }
+
+    fn includes(&self, exposed: &str) -> bool {
+        Self::parse(exposed).is_some_and(|exposed| {
+            exposed.protocol == self.protocol && self.ports.contains(exposed.ports.start())
+        })
+    }
 }
 
 impl<'a> Selection<'a> {
@@ -130,8 +159,34 @@ impl<'a> Selection<'a> {
                 .map(|c| Some(c.created))
                 .ok_or_else(|| ApiError::not_found(format!("No such container: {wanted}")))
         };
+        let port_range = |key: &str, text: &String| {
+            PortRange::parse(text)
+                .ok_or_else(|| ApiError::bad_request(format!("invalid filter '{key}={text}'")))
+        };
+        let expose = filters.get("expose").iter();
+        let exposed = expose
+            .map(|text| port_range("expose", text))
+            .collect::<Result<_, _>>()?;
+        for text in filters.get("publish") {
+            port_range("publish", text)?;
+        }
+        for (key, known) in [
+            ("health", &["none", "starting", "healthy", "unhealthy"][..]),
+            ("is-task", &["true", "false", "1", "0"]),
+        ] {
+            if let Some(wrong) = filters
+                .get(key)
+                .iter()
+                .find(|v| !known.contains(&v.as_str()))
+            {
+                return Err(ApiError::bad_request(format!(
+                    "invalid filter '{key}={wrong}'"
+                )));
+            }
+        }
         Ok(Self {
             filters,
+            exposed,
             names,
             exit_codes,
             ancestors: Vec::new(),
@@ -149,12 +204,13 @@ impl<'a> Selection<'a> {
             .network_mode
             .as_deref()
             .unwrap_or("default");
-        let exposes = |port: &String| {
-            config
-                .exposed_ports
-                .iter()
-                .flat_map(|ports| ports.keys())
-                .any(|exposed| exposed == port || exposed.split('/').next() == Some(port))
+        let health = match &container.state.health {
+            Some(health) => health.status.as_str(),
+            None => "none",
+        };
+        let exposes = |wanted: &PortRange| {
+            let ports = config.exposed_ports.iter().flat_map(|ports| ports.keys());
+            ports.into_iter().any(|port| wanted.includes(port))
         };
         filters.any("id", |id| container.id.starts_with(id.as_str()))
             && (self.names.is_empty()
@@ -171,9 +227,9 @@ impl<'a> Selection<'a> {
             && self.created_after.is_none_or(|time| container.created > time)
             && filters.labels(config.labels.as_ref().unwrap_or(&HashMap::new()))
             && filters.exact("network", network)
-            && filters.exact("health", "none")
-            && filters.exact("is-task", "false")
-            && filters.any("expose", exposes)
+            && filters.exact("health", health)
+            && filters.any("is-task", |wanted| wanted == "false" || wanted == "0")
+            && (self.exposed.is_empty() || self.exposed.iter().any(exposes))
             // No port is published.
             && filters.get("publish").is_empty()
             && filters.any("volume", |wanted| {
@@ -187,8 +243,8 @@ impl<'a> Selection<'a> {
 }
 
 /// A container in the shape of the list.
-fn summary(container: &Container, now: i64, with_size: bool) -> ContainerSummary {
-    let size = with_size.then_some(0);
+fn summary(container: &Container, now: i64, size: Option<&DiskUsage>) -> ContainerSummary {
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     ContainerSummary {
         id: Some(container.id.clone()),
         names: Some(vec![format!("/{}", container.name)]),
@@ -197,8 +253,8 @@ fn summary(container: &Container, now: i64, with_size: bool) -> ContainerSummary
         command: Some(command_line(container)),
         created: Some(container.created / 1_000_000_000),
         ports: Some(Vec::new()),
-        size_rw: size,
-        size_root_fs: size,
+        size_rw: size.map(|size| bytes(size.written)),
+        size_root_fs: size.map(|size| bytes(size.total)),
         labels: Some(container.config.labels.clone().unwrap_or_default()),
         state: Some(match container.state.status {
             Status::Created => ContainerSummaryStateEnum::CREATED,
@@ -258,7 +314,11 @@ fn status_text(container: &Container, now: i64) -> String {
     let up = times::in_words(now - state.started_at);
     let ago = times::in_words(now - state.finished_at);
     match state.status {
-        Status::Running => format!("Up {up}"),
+        Status::Running => match state.health.as_ref().map(|health| health.status) {
+            None => format!("Up {up}"),
+            Some(HealthStatus::Starting) => format!("Up {up} (health: starting)"),
+            Some(health) => format!("Up {up} ({})", health.as_str()),
+        },
         Status::Paused => format!("Up {up} (Paused)"),
         Status::Restarting => format!("Restarting ({}) {ago} ago", state.exit_code),
         Status::Removing => "Removal In Progress".to_owned(),
@@ -270,6 +330,8 @@ fn status_text(container: &Container, now: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::container::Health;
+
     use super::*;
 
     fn container(name: &str, status: Status) -> Container {
@@ -315,7 +377,22 @@ mod tests {
         assert_eq!(select(r#"{"before":["web"]}"#), "db");
         assert_eq!(select(r#"{"id":["web0"]}"#), "web");
         assert_eq!(select(r#"{"ancestor":["busybox"]}"#), "");
+        containers[0].state.health = Some(Health {
+            status: HealthStatus::Healthy,
+            ..Health::default()
+        });
+        containers[2].config.exposed_ports = Some([("8080/tcp".to_owned(), HashMap::new())].into());
+        let select = |json: &str| names(json, &containers).unwrap().join(" ");
+        assert_eq!(select(r#"{"health":["healthy"]}"#), "web");
+        assert_eq!(select(r#"{"health":["none"]}"#), "db webby");
+        assert_eq!(select(r#"{"expose":["8080"]}"#), "webby");
+        assert_eq!(select(r#"{"expose":["8000-9000/tcp"]}"#), "webby");
+        assert_eq!(select(r#"{"expose":["8080/udp"]}"#), "");
+        assert_eq!(select(r#"{"is-task":["true"]}"#), "");
+        assert!(status_text(&containers[0], containers[0].state.started_at).ends_with("(healthy)"));
         for bad in [
+            r#"{"health":["fine"]}"#,
+            r#"{"expose":["http"]}"#,
             r#"{"status":["busy"]}"#,
             r#"{"exited":["x"]}"#,
             r#"{"name":["("]}"#,
@@ -330,7 +407,7 @@ mod tests {
         let mut one = container("web", Status::Exited);
         one.state.exit_code = 137;
         one.state.finished_at = 1_000_000_000;
-        let summary = summary(&one, 121_000_000_000, false);
+        let summary = summary(&one, 121_000_000_000, None);
         assert_eq!(summary.command.as_deref(), Some("/bin/sh -c 'echo hi'"));
         assert_eq!(
             summary.status.as_deref(),

@@ -7,11 +7,12 @@ use axum::{
     extract::{Path, State},
 };
 use guest_protocol::{
-    container::{Container, ContainerState, Status},
+    container::{Container, ContainerState, Health, HealthStatus, Status},
     docker::{
-        self, ContainerInspectResponse, ContainerStateStatusEnum, DriverData, NetworkSettings,
+        self, ContainerInspectResponse, ContainerStateStatusEnum, DriverData, HealthStatusEnum,
+        HealthcheckResult, NetworkSettings,
     },
-    methods::ContainerInspect,
+    methods::{ContainerInspect, ContainerSizes},
 };
 
 use super::{ApiError, Context, parameters::Parameters, times};
@@ -26,13 +27,14 @@ pub(super) async fn inspect(
     parameters: Parameters,
 ) -> Result<Json<ContainerInspectResponse>, ApiError> {
     let container = context.agent.call(ContainerInspect { container }).await?;
-    let with_size = parameters.flag("size");
+    let id = container.id.clone();
     let mut response = response(container);
-    if with_size {
-        // Not measured; Docker leaves out what it does not know, and its client
-        // wants numbers.
-        response.size_rw = Some(0);
-        response.size_root_fs = Some(0);
+    if parameters.flag("size") {
+        let container = Some(id.clone());
+        let sizes = context.agent.call(ContainerSizes { container }).await?;
+        let usage = sizes.get(&id).copied().unwrap_or_default();
+        response.size_rw = i64::try_from(usage.written).ok();
+        response.size_root_fs = i64::try_from(usage.total).ok();
     }
     Ok(Json(response))
 }
@@ -92,7 +94,30 @@ fn state(state: &ContainerState) -> docker::ContainerState {
         error: Some(state.error.clone()),
         started_at: Some(times::rfc3339(state.started_at)),
         finished_at: Some(times::rfc3339(state.finished_at)),
-        health: None,
+        health: state.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &Health) -> docker::Health {
+    docker::Health {
+        status: Some(match health.status {
+            HealthStatus::Starting => HealthStatusEnum::STARTING,
+            HealthStatus::Healthy => HealthStatusEnum::HEALTHY,
+            HealthStatus::Unhealthy => HealthStatusEnum::UNHEALTHY,
+        }),
+        failing_streak: Some(health.failing_streak),
+        log: Some(
+            health
+                .log
+                .iter()
+                .map(|probe| HealthcheckResult {
+                    start: Some(times::rfc3339(probe.start)),
+                    end: Some(times::rfc3339(probe.end)),
+                    exit_code: Some(probe.exit_code),
+                    output: Some(probe.output.clone()),
+                })
+                .collect(),
+        ),
     }
 }
 

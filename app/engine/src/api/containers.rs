@@ -9,15 +9,17 @@ use axum::{
 };
 use futures_util::stream;
 use guest_protocol::{
+    chunks::ChunkReader,
     docker::{
-        ContainerConfig, ContainerPruneResponse, ContainerTopResponse, ContainerWaitExitError,
-        ContainerWaitResponse, HostConfig,
+        ContainerConfig, ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
+        ContainerWaitExitError, ContainerWaitResponse, HostConfig,
     },
     frame,
     methods::{
-        ContainerCreate, ContainerCreated, ContainerKill, ContainerList, ContainerRemove,
-        ContainerRename, ContainerResize, ContainerRestart, ContainerStart, ContainerStop,
-        ContainerTop, ContainerWait, ImageInspect, WaitCondition, WaitResult,
+        ContainerChanges, ContainerCreate, ContainerCreated, ContainerKill, ContainerPause,
+        ContainerRemove, ContainerRename, ContainerResize, ContainerRestart, ContainerStart,
+        ContainerStop, ContainerTop, ContainerUnpause, ContainerUpdate, ContainerWait,
+        ImageInspect, WaitCondition, WaitResult,
     },
     reference::Reference,
 };
@@ -26,12 +28,11 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, Context,
+    hijack::stream_body,
     image_view::platform_of,
     parameters::{self, Parameters},
-    times,
 };
 use crate::{
-    agent::CallError,
     images::{Progress, import_starter, is_starter},
     registry::Platform,
 };
@@ -225,17 +226,65 @@ pub(super) async fn resize(
 }
 
 /// `GET /containers/{id}/top`
-///
-/// `ps_args` is left aside: there is no `ps` whose arguments they could be.
 pub(super) async fn top(
     State(context): State<Context>,
     Path(container): Path<String>,
+    parameters: Parameters,
 ) -> Result<Json<ContainerTopResponse>, ApiError> {
-    let list = context.agent.call(ContainerTop { container }).await?;
+    let options = parameters.text("ps_args").unwrap_or_default().to_owned();
+    let list = context
+        .agent
+        .call(ContainerTop { container, options })
+        .await?;
     Ok(Json(ContainerTopResponse {
         titles: Some(list.titles),
         processes: Some(list.processes),
     }))
+}
+
+/// `POST /containers/{id}/pause`
+pub(super) async fn pause(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    context.agent.call(ContainerPause { container }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/unpause`
+pub(super) async fn unpause(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    context.agent.call(ContainerUnpause { container }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/update`
+pub(super) async fn update(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+    body: Bytes,
+) -> Result<Json<ContainerUpdateResponse>, ApiError> {
+    let request = ContainerUpdate {
+        container,
+        change: Box::new(parameters::json::<ContainerUpdateBody>(&body)?),
+    };
+    let warnings = context.agent.call(request).await?;
+    Ok(Json(ContainerUpdateResponse {
+        warnings: Some(warnings),
+    }))
+}
+
+/// `GET /containers/{id}/changes`
+pub(super) async fn changes(
+    State(context): State<Context>,
+    Path(container): Path<String>,
+) -> Result<Response, ApiError> {
+    let ((), guest) = context.agent.open(ContainerChanges { container }).await?;
+    // JSON already. A response that breaks off is cut off.
+    let body = stream_body(ChunkReader::new(guest));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `DELETE /containers/{id}`
@@ -258,50 +307,6 @@ pub(super) async fn remove(
     };
     context.agent.call(request).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// `POST /containers/prune`
-pub(super) async fn prune(
-    State(context): State<Context>,
-    parameters: Parameters,
-) -> Result<Json<ContainerPruneResponse>, ApiError> {
-    let filters = parameters.filters()?;
-    filters
-        .allow(&["label", "label!", "until"])
-        .map_err(ApiError::bad_request)?;
-    let until = filters
-        .get("until")
-        .first()
-        .map(|until| times::parse(until).map_err(ApiError::bad_request))
-        .transpose()?;
-    let mut deleted = Vec::new();
-    for container in context.agent.call(ContainerList {}).await? {
-        let labels = container.config.labels.unwrap_or_default();
-        if container.state.is_running()
-            || until.is_some_and(|until| container.created > until)
-            || !filters.labels(&labels)
-        {
-            continue;
-        }
-        let request = ContainerRemove {
-            container: container.id.clone(),
-            force: false,
-            volumes: false,
-        };
-        match context.agent.call(request).await {
-            Ok(()) => deleted.push(container.id),
-            // Started or removed meanwhile: no longer ours to prune.
-            Err(CallError::Agent(error)) => {
-                tracing::info!(container = %container.id, %error, "not pruned");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(Json(ContainerPruneResponse {
-        containers_deleted: Some(deleted),
-        // Not measured.
-        space_reclaimed: Some(0),
-    }))
 }
 
 /// `POST /containers/{id}/wait`

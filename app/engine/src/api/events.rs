@@ -1,6 +1,6 @@
 //! `GET /events`: what happens in the machine, one JSON object a line.
 
-use std::{io, time::Duration};
+use std::io;
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +11,7 @@ use axum::{
 use futures_util::stream;
 use guest_protocol::{container::Event, frame, methods::Events};
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, time::Instant};
+use tokio::net::UnixStream;
 
 use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
 
@@ -34,23 +34,28 @@ const FILTERS: &[&str] = &[
 
 /// `GET /events`
 ///
-/// The past is not kept: `since` yields nothing of it. `until` ends the stream.
+/// `since` brings what the agent remembers of the past, `until` ends the stream.
 pub(super) async fn stream(
     State(context): State<Context>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filters = parameters.filters()?;
     filters.allow(FILTERS).map_err(ApiError::bad_request)?;
-    let until = parameters
-        .text("until")
-        .map(|until| times::parse(until).map_err(ApiError::bad_request))
-        .transpose()?;
-    let deadline = until.map(|until| {
-        let left = u64::try_from(until - times::now()).unwrap_or(0);
-        Instant::now() + Duration::from_nanos(left)
-    });
-    let ((), guest) = context.agent.open(Events {}).await?;
-    let lines = stream::unfold((guest, filters, deadline), next_line);
+    let time = |name: &str| {
+        let text = parameters.text(name).filter(|text| *text != "0");
+        text.map(|text| times::parse(text).map_err(ApiError::bad_request))
+            .transpose()
+    };
+    let (since, until) = (time("since")?, time("until")?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since > until
+    {
+        return Err(ApiError::bad_request(
+            "`since` time cannot be after `until` time",
+        ));
+    }
+    let ((), guest) = context.agent.open(Events { since, until }).await?;
+    let lines = stream::unfold((guest, filters), next_line);
     Ok((
         [(CONTENT_TYPE, "application/json")],
         Body::from_stream(lines),
@@ -58,19 +63,12 @@ pub(super) async fn stream(
         .into_response())
 }
 
-type Following = (UnixStream, Filters, Option<Instant>);
+type Following = (UnixStream, Filters);
 
-/// The next event that is wanted; ends with the machine or at the deadline.
-async fn next_line(
-    (mut guest, filters, deadline): Following,
-) -> Option<(io::Result<Bytes>, Following)> {
+/// The next event that is wanted; ends with the machine, or when the agent ends it.
+async fn next_line((mut guest, filters): Following) -> Option<(io::Result<Bytes>, Following)> {
     loop {
-        let read = frame::read::<_, Event>(&mut guest);
-        let event = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, read).await.ok()?,
-            None => read.await,
-        };
-        let event = match event {
+        let event = match frame::read::<_, Event>(&mut guest).await {
             Ok(event) => event,
             Err(error) => {
                 tracing::info!(%error, "events ended");
@@ -79,7 +77,7 @@ async fn next_line(
         };
         if includes(&filters, &event) {
             let line = format!("{}\n", message(&event));
-            return Some((Ok(line.into()), (guest, filters, deadline)));
+            return Some((Ok(line.into()), (guest, filters)));
         }
     }
 }

@@ -6,6 +6,7 @@
 mod attach;
 mod auth;
 mod container_list;
+mod container_prune;
 mod container_view;
 mod containers;
 mod error;
@@ -18,6 +19,7 @@ mod images;
 mod machine;
 mod networks;
 mod parameters;
+mod stats;
 mod system;
 mod times;
 mod unknown;
@@ -80,7 +82,7 @@ fn container_routes() -> Router<Context> {
     Router::new()
         .route("/containers/json", get(container_list::list))
         .route("/containers/create", post(containers::create))
-        .route("/containers/prune", post(containers::prune))
+        .route("/containers/prune", post(container_prune::prune))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(container_view::inspect))
         .route("/containers/{id}/start", post(containers::start))
@@ -90,6 +92,11 @@ fn container_routes() -> Router<Context> {
         .route("/containers/{id}/rename", post(containers::rename))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
+        .route("/containers/{id}/update", post(containers::update))
+        .route("/containers/{id}/changes", get(containers::changes))
+        .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/logs", get(attach::logs))

@@ -69,7 +69,7 @@ mod tests {
         let status = |method: &str, path: &'static str| {
             error(method, &Uri::from_static(path)).status.as_u16()
         };
-        assert_eq!(status("POST", "/containers/x/pause"), 501);
+        assert_eq!(status("POST", "/containers/x/checkpoints"), 501);
         assert_eq!(status("POST", "/swarm/init"), 503);
         assert_eq!(status("GET", "/plugins/x/json"), 404);
         assert_eq!(status("GET", "/containers/localhost:5000/x/json"), 404);

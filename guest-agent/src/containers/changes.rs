@@ -1,0 +1,351 @@
+//! What differs between a container's root file system and its image, as `docker
+//! diff` tells it.
+//!
+//! Found by walking the container's upper directory and looking each name up in the
+//! image's layers, as OverlayFS would: whiteouts and opaque directories hide what
+//! is below. Source: `Documentation/filesystems/overlayfs.rst`.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use guest_protocol::docker::{ChangeType, FilesystemChange};
+
+use super::Containers;
+use crate::{
+    error::{Context, Result},
+    images::overlay,
+};
+
+/// What the runtime makes in every root file system to mount something there.
+/// Docker has these in a layer of their own and does not tell them either.
+const OURS: &[&str] = &[
+    "/.dockerenv",
+    "/dev/console",
+    "/dev/mqueue",
+    "/dev/pts",
+    "/dev/shm",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/mtab",
+    "/etc/resolv.conf",
+    "/proc",
+    "/sys",
+    "/sys/fs",
+    "/sys/fs/cgroup",
+];
+
+/// Directories that may be made for what is in [`OURS`].
+const OUR_PARENTS: &[&str] = &["/dev", "/etc"];
+
+/// How deep directories are walked. Deeper ones have paths that no program opens.
+const DEEPEST: usize = 2048;
+
+impl Containers {
+    /// What differs, sorted by path.
+    ///
+    /// # Errors
+    /// When there is no such container, or its files cannot be read.
+    pub(crate) fn changes(&self, reference: &str) -> Result<Vec<FilesystemChange>> {
+        let entry = self.find(reference)?;
+        let image = entry.record().container.image_id.clone();
+        let layers = self.shared.images.layers(&image)?;
+        let upper = self.shared.paths.container(&entry.id).join("upper");
+        let mut walk = Walk::default();
+        match walk.folder(&upper, &layers, Path::new("/"), 0) {
+            // Never started: there is nothing of its own yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result
+                .map(drop)
+                .context("cannot compare the container with its image")?,
+        }
+        walk.changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(walk.changes)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Walk {
+    changes: Vec<FilesystemChange>,
+}
+
+impl Walk {
+    /// Compares the directory `upper` with what `lower`, the same directory in the
+    /// layers that have it, topmost first, show together. True when something in it
+    /// differs.
+    fn folder(
+        &mut self,
+        upper: &Path,
+        lower: &[PathBuf],
+        path: &Path,
+        depth: usize,
+    ) -> io::Result<bool> {
+        let before = self.changes.len();
+        let hides = overlay::is_opaque(upper);
+        let mut hidden = BTreeSet::new();
+        if hides {
+            for name in names(lower)? {
+                hidden.insert(name);
+            }
+        }
+        for item in fs::read_dir(upper)? {
+            let item = item?;
+            let (name, inside) = (item.file_name(), path.join(item.file_name()));
+            hidden.remove(&name);
+            let metadata = match item.metadata() {
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            let below = find(lower, Path::new(&name))?;
+            if is_whiteout(&metadata) {
+                if below.metadata.is_some() {
+                    self.note(&inside, ChangeType::_2);
+                }
+                continue;
+            }
+            let folder = metadata.is_dir();
+            if folder && depth < DEEPEST {
+                let layers: &[PathBuf] = &below.folders;
+                let changed = self.folder(&item.path(), layers, &inside, depth + 1);
+                match changed {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                    Ok(changed) => match &below.metadata {
+                        None if is_ours(&inside) || (!changed && is_our_parent(&inside)) => {}
+                        None => self.note(&inside, ChangeType::_1),
+                        Some(old) if changed || differs(old, &metadata) => {
+                            self.note(&inside, ChangeType::_0);
+                        }
+                        Some(_) => {}
+                    },
+                }
+                continue;
+            }
+            match &below.metadata {
+                _ if is_ours(&inside) => {}
+                None => self.note(&inside, ChangeType::_1),
+                Some(old) if differs(old, &metadata) => self.note(&inside, ChangeType::_0),
+                Some(_) => {}
+            }
+        }
+        for name in hidden {
+            self.note(&path.join(name), ChangeType::_2);
+        }
+        Ok(self.changes.len() > before)
+    }
+
+    fn note(&mut self, path: &Path, kind: ChangeType) {
+        self.changes.push(FilesystemChange {
+            path: path.to_string_lossy().into_owned(),
+            kind,
+        });
+    }
+}
+
+/// What the layers show under one name.
+#[derive(Debug, Default)]
+struct Found {
+    metadata: Option<Metadata>,
+    /// For a directory: the layers' directories of that name that are merged.
+    folders: Vec<PathBuf>,
+}
+
+/// Looks `name` up in a merged directory: `layers`, topmost first.
+fn find(layers: &[PathBuf], name: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    for layer in layers {
+        let path = layer.join(name);
+        let metadata = match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        if is_whiteout(&metadata) || (!metadata.is_dir() && found.metadata.is_some()) {
+            break;
+        }
+        let folder = metadata.is_dir();
+        found.metadata.get_or_insert(metadata);
+        if !folder {
+            break;
+        }
+        let last = overlay::is_opaque(&path);
+        found.folders.push(path);
+        if last {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// All names in a merged directory.
+fn names(layers: &[PathBuf]) -> io::Result<BTreeSet<std::ffi::OsString>> {
+    let mut names = BTreeSet::new();
+    for layer in layers {
+        for item in fs::read_dir(layer)? {
+            let name = item?.file_name();
+            if find(layers, Path::new(&name))?.metadata.is_some() {
+                names.insert(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn is_whiteout(metadata: &Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == 0
+}
+
+/// Whether a file was changed, by what Docker compares. A directory's size and time
+/// tell nothing of itself.
+fn differs(old: &Metadata, new: &Metadata) -> bool {
+    let identity = |data: &Metadata| (data.mode(), data.uid(), data.gid(), data.rdev());
+    let content = |data: &Metadata| (data.size(), data.mtime(), data.mtime_nsec());
+    identity(old) != identity(new) || (!new.is_dir() && content(old) != content(new))
+}
+
+fn is_ours(path: &Path) -> bool {
+    OURS.iter().any(|ours| Path::new(ours) == path)
+}
+
+fn is_our_parent(path: &Path) -> bool {
+    OUR_PARENTS.iter().any(|ours| Path::new(ours) == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
+
+    use super::*;
+
+    struct Trees {
+        folder: tempfile::TempDir,
+    }
+
+    impl Trees {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for tree in ["top", "bottom", "upper"] {
+                fs::create_dir(folder.path().join(tree)).unwrap();
+            }
+            Self { folder }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.folder.path().join(path)
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+            fs::write(self.at(path), text).unwrap();
+        }
+
+        fn whiteout(&self, path: &str) {
+            fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+            let path = self.at(path);
+            mknodat(
+                CWD,
+                path,
+                FileType::CharacterDevice,
+                Mode::empty(),
+                makedev(0, 0),
+            )
+            .unwrap();
+        }
+
+        fn opaque(&self, path: &str) {
+            fs::create_dir_all(self.at(path)).unwrap();
+            let name = "trusted.overlay.opaque";
+            setxattr(self.at(path), name, b"y", XattrFlags::empty()).unwrap();
+        }
+
+        fn changes(&self) -> Vec<String> {
+            let mut walk = Walk::default();
+            let lower = [self.at("top"), self.at("bottom")];
+            walk.folder(&self.at("upper"), &lower, Path::new("/"), 0)
+                .unwrap();
+            let mut lines: Vec<_> = walk
+                .changes
+                .iter()
+                .map(|change| {
+                    let letter = ["C", "A", "D"][change.kind as usize];
+                    format!("{letter} {}", change.path)
+                })
+                .collect();
+            lines.sort_by(|a, b| a[2..].cmp(&b[2..]));
+            lines
+        }
+    }
+
+    #[test]
+    fn additions_changes_and_deletions_are_told_apart() {
+        let trees = Trees::new();
+        trees.file("bottom/etc/passwd", "root");
+        trees.file("bottom/etc/group", "root");
+        trees.file("bottom/usr/bin/tool", "x");
+        trees.file("upper/etc/passwd", "root and more");
+        trees.whiteout("upper/etc/group");
+        trees.file("upper/new/deep/file", "x");
+        // Copied up without a change, with the same time.
+        trees.file("upper/usr/bin/tool", "x");
+        let time = fs::metadata(trees.at("bottom/usr/bin/tool"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(trees.at("upper/usr/bin/tool"))
+            .unwrap();
+        file.set_modified(time).unwrap();
+        // Made for what is mounted there.
+        trees.file("upper/etc/resolv.conf", "");
+        fs::create_dir_all(trees.at("upper/proc")).unwrap();
+        fs::create_dir_all(trees.at("upper/dev/pts")).unwrap();
+        assert_eq!(
+            trees.changes(),
+            [
+                "C /etc",
+                "D /etc/group",
+                "C /etc/passwd",
+                "A /new",
+                "A /new/deep",
+                "A /new/deep/file",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_layers_hide_is_not_there() {
+        let trees = Trees::new();
+        trees.file("bottom/a/hidden", "x");
+        trees.file("bottom/b/hidden", "x");
+        trees.opaque("top/a");
+        trees.file("top/a/shown", "x");
+        trees.whiteout("top/b");
+        // Of the image there is `/a/shown` only.
+        trees.file("upper/a/hidden", "x");
+        trees.file("upper/b/hidden", "x");
+        trees.whiteout("upper/c");
+        assert_eq!(
+            trees.changes(),
+            ["C /a", "A /a/hidden", "A /b", "A /b/hidden"]
+        );
+    }
+
+    #[test]
+    fn a_directory_made_anew_hides_what_was_in_it() {
+        let trees = Trees::new();
+        trees.file("top/data/one", "x");
+        trees.file("bottom/data/two", "x");
+        trees.file("bottom/data/three", "old");
+        trees.opaque("upper/data");
+        trees.file("upper/data/three", "new one");
+        assert_eq!(
+            trees.changes(),
+            ["C /data", "D /data/one", "C /data/three", "D /data/two"]
+        );
+    }
+}
