@@ -163,6 +163,17 @@ impl Check {
     }
 }
 
+/// Stops to look after a container's health. Nobody knows it any more: that is
+/// unhealthy, as in Docker.
+pub(super) fn stop_probing(entry: &Entry) {
+    if entry.live().health.take().is_none() {
+        return;
+    }
+    if let Some(health) = &mut entry.record().container.state.health {
+        health.status = HealthStatus::Unhealthy;
+    }
+}
+
 /// The health of a container that is being started; `None` without a check.
 pub(super) fn at_start(container: &Container) -> Option<Health> {
     Check::of(container).map(|_| Health::default())
@@ -186,17 +197,6 @@ impl Containers {
         entry.live().health = Some(held);
         let (containers, entry) = (self.clone(), Arc::clone(entry));
         tokio::spawn(async move { containers.probe_on(&entry, &check, dropped).await });
-    }
-
-    /// Stops to look after its health. Nobody knows it any more: that is
-    /// unhealthy, as in Docker.
-    pub(super) fn stop_probing(&self, entry: &Entry) {
-        if entry.live().health.take().is_none() {
-            return;
-        }
-        if let Some(health) = &mut entry.record().container.state.health {
-            health.status = HealthStatus::Unhealthy;
-        }
     }
 
     async fn probe_on(&self, entry: &Arc<Entry>, check: &Check, mut held: watch::Receiver<()>) {
@@ -434,11 +434,12 @@ mod tests {
         assert!(check(Some(&config(0, -1))).is_err());
     }
 
-    #[tokio::test]
-    async fn output_is_cut() {
-        let mut output = Output::default();
-        output.bytes = vec![b'x'; OUTPUT];
-        output.cut = true;
+    #[test]
+    fn output_is_cut() {
+        let output = Output {
+            bytes: vec![b'x'; OUTPUT],
+            cut: true,
+        };
         assert_eq!(output.into_text().len(), OUTPUT + 3);
     }
 }

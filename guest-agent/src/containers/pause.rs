@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use guest_protocol::{AgentError, ErrorKind, container::Status};
 
-use super::{Containers, Entry, cgroup};
+use super::{Containers, Entry, cgroup, health};
 use crate::{
     error::{Context, Result},
     stdio::Stdio,
@@ -28,7 +28,7 @@ impl Containers {
             Status::Restarting => return Err(restarting(&entry.id)),
             _ => return conflict(format!("container {} is not running", entry.id)),
         }
-        self.stop_probing(&entry);
+        health::stop_probing(&entry);
         let frozen = self.freeze(&entry).await;
         self.tend_health(&entry);
         frozen?;

@@ -385,7 +385,7 @@ impl Containers {
     ) {
         let began = Instant::now();
         let code = exit.await.unwrap_or(LOST);
-        self.stop_probing(&entry);
+        health::stop_probing(&entry);
         let out_of_memory = cgroup::was_out_of_memory(&entry.id);
         // With a shared pid namespace its processes do not go with the first one.
         cgroup::kill(&entry.id);

@@ -10,7 +10,7 @@ use guest_protocol::{
 
 use crate::{
     stop,
-    support::{TestAgent, command, script},
+    support::{PATIENCE, TestAgent, command, script},
 };
 
 fn policy(name: RestartPolicyNameEnum, most: i64) -> HostConfig {
@@ -88,7 +88,7 @@ fn a_stop_between_two_runs_is_the_end() {
     // The sixth pause is 3.2 s long: time enough to stop it in there.
     let began = Instant::now();
     while agent.inspect(&id).unwrap().restart_count < 5 {
-        assert!(began.elapsed() < Duration::from_secs(60));
+        assert!(began.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(10));
     }
     let mut wait = agent.wait(&id, WaitCondition::NotRunning);
@@ -111,14 +111,29 @@ fn policies_hold_across_a_kill_of_the_agent() {
             .create_named(Some(name), script(text), policy(policy_name, 0))
             .unwrap()
     };
-    use RestartPolicyNameEnum as Policy;
-    make("no", Policy::NO, "sleep 1000");
-    make("always", Policy::ALWAYS, "sleep 1000");
-    make("always-stopped", Policy::ALWAYS, "sleep 1000");
-    make("unless", Policy::UNLESS_STOPPED, "sleep 1000");
-    make("unless-stopped", Policy::UNLESS_STOPPED, "sleep 1000");
-    make("on-failure", Policy::ON_FAILURE, "sleep 1000");
-    make("never-started", Policy::ALWAYS, "sleep 1000");
+    make("no", RestartPolicyNameEnum::NO, "sleep 1000");
+    make("always", RestartPolicyNameEnum::ALWAYS, "sleep 1000");
+    make(
+        "always-stopped",
+        RestartPolicyNameEnum::ALWAYS,
+        "sleep 1000",
+    );
+    make(
+        "unless",
+        RestartPolicyNameEnum::UNLESS_STOPPED,
+        "sleep 1000",
+    );
+    make(
+        "unless-stopped",
+        RestartPolicyNameEnum::UNLESS_STOPPED,
+        "sleep 1000",
+    );
+    make(
+        "on-failure",
+        RestartPolicyNameEnum::ON_FAILURE,
+        "sleep 1000",
+    );
+    make("never-started", RestartPolicyNameEnum::ALWAYS, "sleep 1000");
     let mut pids = Vec::new();
     for name in [
         "no",
@@ -153,7 +168,7 @@ fn policies_hold_across_a_kill_of_the_agent() {
     ] {
         let began = Instant::now();
         while agent.inspect(name).unwrap().state.is_running() != runs {
-            assert!(began.elapsed() < Duration::from_secs(60), "{name}");
+            assert!(began.elapsed() < PATIENCE, "{name}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -132,9 +132,7 @@ fn one(ports: &Ports, wanted: &str, container: &str) -> Result<Vec<String>, Stri
             .iter()
             .map(|binding| format!("{}\n", binding.address()))
             .collect()),
-        _ => Err(format!(
-            "no public port '{key}' published for {container}"
-        )),
+        _ => Err(format!("no public port '{key}' published for {container}")),
     }
 }
 

@@ -1,17 +1,22 @@
 //! The functions of Go's templates and of Docker's.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt::Write as _};
 
 use serde_json::Value;
 
-use super::render::Datum;
+use super::{printf, render::Datum};
 
 /// The longest padding, in characters.
 const MAX_PADDING: usize = 1024;
 
-const NAMES: [&str; 23] = [
-    "and", "eq", "ge", "gt", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not",
-    "or", "pad", "print", "printf", "println", "slice", "split", "title", "truncate", "upper",
+/// How long a function's texts may be together, in bytes: what doubles a text again
+/// and again ends here.
+const MAX_TEXT: usize = 4 * 1024 * 1024;
+
+const NAMES: [&str; 25] = [
+    "and", "eq", "ge", "gt", "html", "index", "join", "json", "le", "len", "lower", "lt", "ne",
+    "not", "or", "pad", "print", "printf", "println", "slice", "split", "title", "truncate",
+    "upper", "urlquery",
 ];
 
 /// Whether there is a function of this name.
@@ -21,18 +26,10 @@ pub(super) fn exists(name: &str) -> bool {
 
 /// Calls a function.
 pub(super) fn call(name: &str, arguments: Vec<Datum>) -> Result<Datum, String> {
-    // The three that may see fields that are not there.
-    match (name, arguments.as_slice()) {
-        ("not", [value]) => return Ok(Datum::Present(Value::Bool(!value.is_true()))),
-        ("and" | "or", [.., last]) => {
-            let wanted = name == "or";
-            let chosen = arguments
-                .iter()
-                .find(|value| value.is_true() == wanted)
-                .unwrap_or(last);
-            return Ok(chosen.clone());
-        }
-        _ => {}
+    // It may see a field that is not there; so may `and` and `or`, which the
+    // renderer does itself.
+    if let ("not", [value]) = (name, arguments.as_slice()) {
+        return Ok(Datum::Present(Value::Bool(!value.is_true())));
     }
     let arguments = arguments
         .into_iter()
@@ -42,6 +39,10 @@ pub(super) fn call(name: &str, arguments: Vec<Datum>) -> Result<Datum, String> {
 }
 
 fn value_of(name: &str, arguments: &[Value]) -> Result<Value, String> {
+    let length = |value: &Value| value.as_str().map_or(0, str::len);
+    if arguments.iter().map(length).sum::<usize>() > MAX_TEXT {
+        return Err(format!("the arguments of {name} are too long"));
+    }
     let wrong = || {
         let given: Vec<_> = arguments.iter().map(display).collect();
         format!("{name} cannot be applied to ({})", given.join(", "))
@@ -52,8 +53,12 @@ fn value_of(name: &str, arguments: &[Value]) -> Result<Value, String> {
             Value::String(text) => text.len(),
             Value::Array(items) => items.len(),
             Value::Object(fields) => fields.len(),
+            // A list or map that was left empty.
+            Value::Null => 0,
             _ => return Err(wrong()),
         }),
+        ("html", [value]) => Value::from(html(&display(value))),
+        ("urlquery", [value]) => Value::from(url_query(&display(value))),
         ("index", [value, path @ ..]) => index(value, path)?,
         ("slice", [value, bounds @ ..]) => slice(value, bounds).ok_or_else(wrong)?,
         ("join", [Value::Array(items), Value::String(separator)]) => {
@@ -87,7 +92,9 @@ fn value_of(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let values: Vec<_> = values.iter().map(display).collect();
             Value::from(values.join(" ") + "\n")
         }
-        ("printf", [Value::String(format), values @ ..]) => Value::from(printf(format, values)?),
+        ("printf", [Value::String(format), values @ ..]) => {
+            Value::from(printf::printf(format, values)?)
+        }
         ("eq", [first, others @ ..]) if !others.is_empty() => {
             Value::Bool(others.iter().any(|other| equal(first, other)))
         }
@@ -183,34 +190,37 @@ fn order(first: &Value, second: &Value) -> Option<Ordering> {
     }
 }
 
-/// `%s`, `%d`, `%v`, `%q`, `%t` and `%%`; no widths.
-fn printf(format: &str, values: &[Value]) -> Result<String, String> {
-    let mut output = String::new();
-    let mut values = values.iter();
-    let mut characters = format.chars();
-    while let Some(c) = characters.next() {
-        if c != '%' {
-            output.push(c);
-            continue;
-        }
-        let verb = characters.next().ok_or("printf: the format ends with %")?;
-        if verb == '%' {
-            output.push('%');
-            continue;
-        }
-        let value = values
-            .next()
-            .ok_or_else(|| format!("printf: no value for %{verb}"))?;
-        match verb {
-            's' | 'd' | 'v' | 't' => output.push_str(&display(value)),
-            'q' => output.push_str(&Value::from(display(value)).to_string()),
-            _ => return Err(format!("printf: %{verb} is not supported")),
+/// As Go's `template.HTMLEscapeString`.
+fn html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            '"' => escaped.push_str("&#34;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
         }
     }
-    if values.next().is_some() {
-        return Err("printf: more values than the format has verbs".into());
+    escaped
+}
+
+/// As Go's `url.QueryEscape`.
+fn url_query(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        match byte {
+            b' ' => escaped.push('+'),
+            b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => escaped.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
     }
-    Ok(output)
+    escaped
 }
 
 /// A value as Go prints it.

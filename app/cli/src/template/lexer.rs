@@ -32,6 +32,8 @@ pub(super) enum Token {
     Comma,
     /// `:=`
     Declare,
+    /// `=`
+    Assign,
 }
 
 /// Cuts a template into pieces. `{{- ` and ` -}}` trim the text next to them.
@@ -106,6 +108,7 @@ fn lex_action(mut text: &str) -> Result<(Vec<Token>, &str, bool), String> {
                 (Token::Close(path), 1 + length)
             }
             ',' => (Token::Comma, 1),
+            '=' => (Token::Assign, 1),
             ':' if text.starts_with(":=") => (Token::Declare, 2),
             '"' => quoted(text)?,
             '`' => {

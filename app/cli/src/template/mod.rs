@@ -8,6 +8,7 @@
 mod functions;
 mod lexer;
 mod parser;
+mod printf;
 mod render;
 
 use serde_json::{Map, Value};
@@ -127,6 +128,35 @@ mod tests {
             ("{{truncate .Name 2}}", "/w"),
             ("{{pad .Name 1 2}}|", " /web  |"),
             ("{{index (split .Name \"e\") 1}}", "b"),
+            ("{{.Config.Labels.none}}", "<no value>"),
+            (
+                r#"{{printf "%-6s|%6s|%.2f|%05d|%x" "ab" "cd" 1.5 42 255}}"#,
+                "ab    |    cd|1.50|00042|ff",
+            ),
+            (
+                r#"{{printf "%q %v %t %%" "a" .Config.Env true}}"#,
+                r#""a" [A=1 B=2] true %"#,
+            ),
+            ("{{range .Config.Env}}{{.}}{{break}}{{end}}", "A=1"),
+            (
+                "{{range $i, $e := .Config.Env}}{{if eq $i 0}}{{continue}}{{end}}{{$e}}{{end}}",
+                "B=2",
+            ),
+            (
+                "{{$n := 0}}{{range .Config.Env}}{{$n = .}}{{end}}{{$n}}",
+                "B=2",
+            ),
+            (
+                "{{with .State.Health}}x{{else with .Name}}{{.}}{{end}}",
+                "/web",
+            ),
+            (
+                "{{if and .State.Health (eq .State.Health.Status \"healthy\")}}x{{end}}",
+                "",
+            ),
+            ("{{len .State.Health}}", "0"),
+            ("{{html .Quote}}", "a&#34;&lt;b&gt;"),
+            ("{{urlquery \"a b&c\"}}", "a+b%26c"),
             ("{{.}}", ""),
         ] {
             if template == "{{.}}" {
@@ -137,6 +167,101 @@ mod tests {
                     Ok(expected),
                     "{template}"
                 );
+            }
+        }
+    }
+
+    /// From documentation, scripts and tools that people use.
+    #[test]
+    fn templates_from_the_wild() {
+        let value = json!({
+            "Id": "abc", "Name": "/web", "RestartCount": 2,
+            "State": { "Status": "running", "Pid": 42, "Health": { "Status": "healthy", "Log": [{"Output": "ok"}] } },
+            "Config": { "Labels": { "com.docker.compose.project": "shop" }, "Env": ["PATH=/bin", "A=1"] },
+            "HostConfig": { "Memory": 0, "RestartPolicy": { "Name": "always" } },
+            "Mounts": [{ "Type": "volume", "Source": "/data", "Destination": "/var/lib" }],
+            "NetworkSettings": {
+                "IPAddress": "",
+                "Ports": { "80/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "8080" }], "90/tcp": null },
+                "Networks": { "bridge": { "IPAddress": "172.17.0.2", "MacAddress": "02:42" } },
+            },
+        });
+        for (template, expected) in [
+            (
+                "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+                "172.17.0.2",
+            ),
+            (
+                "{{range $name, $net := .NetworkSettings.Networks}}{{$name}}={{$net.MacAddress}}{{end}}",
+                "bridge=02:42",
+            ),
+            (
+                "{{.NetworkSettings.Networks.bridge.IPAddress}}",
+                "172.17.0.2",
+            ),
+            (
+                r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#,
+                "8080",
+            ),
+            (
+                "{{range $p, $conf := .NetworkSettings.Ports}}{{if $conf}}{{$p}} -> {{(index $conf 0).HostPort}} {{end}}{{end}}",
+                "80/tcp -> 8080 ",
+            ),
+            (
+                r#"{{if index .NetworkSettings.Ports "90/tcp"}}open{{else}}closed{{end}}"#,
+                "closed",
+            ),
+            ("{{.State.Health.Status}}", "healthy"),
+            (
+                "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+                "healthy",
+            ),
+            ("{{range .State.Health.Log}}{{.Output}}{{end}}", "ok"),
+            (
+                r#"{{ index .Config.Labels "com.docker.compose.project" }}"#,
+                "shop",
+            ),
+            (
+                r#"{{range .Mounts}}{{printf "%s:%s" .Source .Destination}}{{"\n"}}{{end}}"#,
+                "/data:/var/lib\n",
+            ),
+            (
+                r#"{{range .Mounts}}{{if eq .Type "volume"}}{{.Source}}{{end}}{{end}}"#,
+                "/data",
+            ),
+            (
+                "{{range $index, $value := .Config.Env}}{{println $value}}{{end}}",
+                "PATH=/bin\nA=1\n",
+            ),
+            (
+                r#"{{range .Config.Env}}{{$pair := split . "="}}{{index $pair 0}} {{end}}"#,
+                "PATH A ",
+            ),
+            ("{{.HostConfig.RestartPolicy.Name}}", "always"),
+            ("{{ .Name | upper | printf \"%q\" }}", "\"/WEB\""),
+            ("{{slice .Id 0 2}}", "ab"),
+            (
+                "{{.Name}}\t{{.State.Pid}}\t{{.RestartCount}}",
+                "/web\t42\t2",
+            ),
+            (
+                "{{json .Mounts}}",
+                r#"[{"Destination":"/var/lib","Source":"/data","Type":"volume"}]"#,
+            ),
+            (
+                r#"{{if and (eq .State.Status "running") (gt .RestartCount 1)}}flapping{{end}}"#,
+                "flapping",
+            ),
+            ("{{not .State.Health}}", "false"),
+        ] {
+            let rendered = render(template, &value);
+            if template.starts_with("{{json") {
+                // Order is that of the engine's reply.
+                let rendered: Value = serde_json::from_str(&rendered.unwrap()).unwrap();
+                let expected: Value = serde_json::from_str(expected).unwrap();
+                assert_eq!(rendered, expected);
+            } else {
+                assert_eq!(rendered.as_deref(), Ok(expected), "{template}");
             }
         }
     }
@@ -162,7 +287,14 @@ mod tests {
             ("{{len 3}}", "len"),
             ("{{\"abc}}", "unterminated"),
             ("{{range .Name}}{{end}}", "range"),
-            ("{{printf \"%x\" 1}}", "%x"),
+            ("{{printf \"%y\" 1}}", "%y"),
+            ("{{break}}", "outside"),
+            ("{{$x = 1}}", "undefined variable"),
+            ("{{if $x = 1}}{{end}}", "unexpected"),
+            (
+                "{{range $}}{{range $}}{{range $}}{{range $}}{{range $}}{{range $}}{{range $}}{{range $}}x{{end}}{{end}}{{end}}{{end}}{{end}}{{end}}{{end}}{{end}}",
+                "does not come to an end",
+            ),
             ("{{}}", "missing value"),
             ("{{. |}}", "missing value"),
             ("{{.Name .Name}}", "not a function"),

@@ -44,6 +44,10 @@ pub(super) enum Node {
         /// When there is none.
         otherwise: Vec<Node>,
     },
+    /// `break`: the range is over.
+    Break,
+    /// `continue`: the range goes on with the next element.
+    Continue,
 }
 
 /// `$x := a | b | c`.
@@ -51,6 +55,8 @@ pub(super) enum Node {
 pub(super) struct Pipeline {
     /// The variables that are set to the value.
     pub(super) declared: Vec<String>,
+    /// They are there already (`$x = a`).
+    pub(super) assigns: bool,
     /// Each gets the value before it as its last argument.
     pub(super) commands: Vec<Vec<Operand>>,
 }
@@ -79,7 +85,11 @@ enum Stop {
 
 /// Parses all pieces.
 pub(super) fn parse(pieces: &[Piece]) -> Result<Vec<Node>, String> {
-    let mut parser = Parser { pieces, next: 0 };
+    let mut parser = Parser {
+        pieces,
+        next: 0,
+        ranges: 0,
+    };
     match parser.block(0)? {
         (nodes, Stop::Template) => Ok(nodes),
         (_, Stop::End) => Err("unexpected {{end}}".into()),
@@ -90,6 +100,8 @@ pub(super) fn parse(pieces: &[Piece]) -> Result<Vec<Node>, String> {
 struct Parser<'a> {
     pieces: &'a [Piece],
     next: usize,
+    /// How many ranges are open.
+    ranges: usize,
 }
 
 impl Parser<'_> {
@@ -114,6 +126,16 @@ impl Parser<'_> {
             match keyword {
                 "end" if rest.is_empty() => return Ok((nodes, Stop::End)),
                 "else" => return Ok((nodes, Stop::Else(rest.to_vec()))),
+                "break" | "continue" if rest.is_empty() => {
+                    if self.ranges == 0 {
+                        return Err(format!("{{{{{keyword}}}}} outside {{{{range}}}}"));
+                    }
+                    nodes.push(if keyword == "break" {
+                        Node::Break
+                    } else {
+                        Node::Continue
+                    });
+                }
                 "if" | "with" | "range" => nodes.push(self.control(keyword, rest, depth)?),
                 _ => nodes.push(Node::Output(pipeline(tokens)?)),
             }
@@ -123,7 +145,13 @@ impl Parser<'_> {
 
     fn control(&mut self, keyword: &str, tokens: &[Token], depth: usize) -> Result<Node, String> {
         let pipeline = pipeline(tokens)?;
+        if pipeline.assigns {
+            return Err(format!("unexpected \"=\" in {{{{{keyword}}}}}"));
+        }
+        let range = usize::from(keyword == "range");
+        self.ranges += range;
         let (then, end) = self.block(depth + 1)?;
+        self.ranges -= range;
         let otherwise = match end {
             Stop::End => Vec::new(),
             Stop::Template => {
@@ -139,9 +167,11 @@ impl Parser<'_> {
                     }
                     (_, Stop::Else(_)) => return Err("unexpected {{else}}".into()),
                 },
-                // `else if` ends with the same `end`.
-                Some((Token::Word(next), rest)) if next == keyword && keyword != "range" => {
-                    vec![self.control(keyword, rest, depth + 1)?]
+                // `else if` and `else with` end with the same `end`.
+                Some((Token::Word(next), rest))
+                    if (next == "if" || next == "with") && keyword != "range" =>
+                {
+                    vec![self.control(next, rest, depth + 1)?]
                 }
                 Some(_) => return Err("unexpected words after {{else".into()),
             },
@@ -187,6 +217,11 @@ fn parse_pipeline(rest: &mut &[Token], depth: usize) -> Result<Pipeline, String>
     match rest {
         [Token::Variable(name, path), Token::Declare, tail @ ..] if path.is_empty() => {
             pipeline.declared = vec![name.clone()];
+            *rest = tail;
+        }
+        [Token::Variable(name, path), Token::Assign, tail @ ..] if path.is_empty() => {
+            pipeline.declared = vec![name.clone()];
+            pipeline.assigns = true;
             *rest = tail;
         }
         [
@@ -240,7 +275,9 @@ fn command(rest: &mut &[Token], depth: usize) -> Result<Vec<Operand>, String> {
                 operands.push(Operand::Group(inner, path.clone()));
                 continue;
             }
-            Token::Comma | Token::Declare => return Err("unexpected \",\" or \":=\"".into()),
+            Token::Comma | Token::Declare | Token::Assign => {
+                return Err("unexpected \",\", \":=\" or \"=\"".into());
+            }
         };
         operands.push(operand);
         *rest = tail;

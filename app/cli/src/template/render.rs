@@ -39,6 +39,38 @@ impl Datum {
     }
 }
 
+/// How many parts are applied at most, and how much they print: ranges in ranges
+/// could go on for longer than anybody waits.
+const MAX_STEPS: usize = 1_000_000;
+const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+
+/// Fields that are maps in Docker's types: a key that is not there is no mistake.
+const MAPS: [&str; 12] = [
+    "Annotations",
+    "Data",
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+];
+
+/// How a list of nodes ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// At its end.
+    On,
+    /// With `break`.
+    Break,
+    /// With `continue`.
+    Continue,
+}
+
 /// Applies nodes to a value.
 pub(super) fn render(
     nodes: &[Node],
@@ -49,6 +81,7 @@ pub(super) fn render(
         output: String::new(),
         variables: vec![("$".to_owned(), root.clone())],
         labels,
+        steps: 0,
     };
     renderer.nodes(nodes, root)?;
     Ok(renderer.output)
@@ -59,37 +92,55 @@ struct Renderer<'a> {
     /// Innermost last.
     variables: Vec<(String, Value)>,
     labels: Option<&'a Map<String, Value>>,
+    steps: usize,
 }
 
 impl Renderer<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
+    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, String> {
         for node in nodes {
-            match node {
-                Node::Text(text) => self.output.push_str(text),
-                Node::Output(pipeline) => {
-                    let value = self.pipeline(pipeline, dot)?;
-                    if pipeline.declared.is_empty() {
-                        let text = functions::display(&value.required()?);
-                        self.output.push_str(&text);
-                    } else {
-                        self.declare(&pipeline.declared, &[value.required()?]);
-                    }
+            self.steps += 1;
+            if self.steps > MAX_STEPS || self.output.len() > MAX_OUTPUT {
+                return Err("the template does not come to an end".into());
+            }
+            let flow = self.node(node, dot)?;
+            if flow != Flow::On {
+                return Ok(flow);
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    fn node(&mut self, node: &Node, dot: &Value) -> Result<Flow, String> {
+        match node {
+            Node::Text(text) => self.output.push_str(text),
+            Node::Output(pipeline) => {
+                let value = self.pipeline(pipeline, dot)?.required()?;
+                if pipeline.assigns {
+                    self.assign(&pipeline.declared, &value)?;
+                } else if pipeline.declared.is_empty() {
+                    self.output.push_str(&functions::display(&value));
+                } else {
+                    self.declare(&pipeline.declared, &[value]);
                 }
-                Node::If {
-                    condition,
-                    then,
-                    otherwise,
-                } => self.scope(|this| {
+            }
+            Node::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                return self.scope(|this| {
                     let value = this.pipeline(condition, dot)?;
                     let nodes = if value.is_true() { then } else { otherwise };
                     this.declare_present(&condition.declared, value);
                     this.nodes(nodes, dot)
-                })?,
-                Node::With {
-                    value,
-                    then,
-                    otherwise,
-                } => self.scope(|this| {
+                });
+            }
+            Node::With {
+                value,
+                then,
+                otherwise,
+            } => {
+                return self.scope(|this| {
                     let declared = &value.declared;
                     let value = this.pipeline(value, dot)?;
                     if !value.is_true() {
@@ -98,15 +149,17 @@ impl Renderer<'_> {
                     let value = value.required()?;
                     this.declare(declared, std::slice::from_ref(&value));
                     this.nodes(then, &value)
-                })?,
-                Node::Range {
-                    over,
-                    each,
-                    otherwise,
-                } => self.range(over, each, otherwise, dot)?,
+                });
             }
+            Node::Range {
+                over,
+                each,
+                otherwise,
+            } => return self.range(over, each, otherwise, dot),
+            Node::Break => return Ok(Flow::Break),
+            Node::Continue => return Ok(Flow::Continue),
         }
-        Ok(())
+        Ok(Flow::On)
     }
 
     fn range(
@@ -115,7 +168,7 @@ impl Renderer<'_> {
         each: &[Node],
         otherwise: &[Node],
         dot: &Value,
-    ) -> Result<(), String> {
+    ) -> Result<Flow, String> {
         let elements: Vec<(Value, Value)> = match self.pipeline(over, dot)?.required()? {
             Value::Null => Vec::new(),
             Value::Array(items) => items
@@ -142,7 +195,7 @@ impl Renderer<'_> {
             return self.nodes(otherwise, dot);
         }
         for (key, value) in elements {
-            self.scope(|this| {
+            let flow = self.scope(|this| {
                 match over.declared.as_slice() {
                     [only] => {
                         this.declare(std::slice::from_ref(only), std::slice::from_ref(&value));
@@ -151,15 +204,18 @@ impl Renderer<'_> {
                 }
                 this.nodes(each, &value)
             })?;
+            if flow == Flow::Break {
+                break;
+            }
         }
-        Ok(())
+        Ok(Flow::On)
     }
 
     /// Runs `inside`, then forgets the variables that it declared.
     fn scope(
         &mut self,
-        inside: impl FnOnce(&mut Self) -> Result<(), String>,
-    ) -> Result<(), String> {
+        inside: impl FnOnce(&mut Self) -> Result<Flow, String>,
+    ) -> Result<Flow, String> {
         let outer = self.variables.len();
         let result = inside(self);
         self.variables.truncate(outer);
@@ -170,6 +226,18 @@ impl Renderer<'_> {
         for (name, value) in names.iter().zip(values) {
             self.variables.push((name.clone(), value.clone()));
         }
+    }
+
+    /// Gives a variable that there is another value.
+    fn assign(&mut self, names: &[String], value: &Value) -> Result<(), String> {
+        for name in names {
+            let variable = self.variables.iter_mut().rfind(|(known, _)| known == name);
+            match variable {
+                Some((_, slot)) => slot.clone_from(value),
+                None => return Err(format!("undefined variable \"{name}\"")),
+            }
+        }
+        Ok(())
     }
 
     fn declare_present(&mut self, names: &[String], value: Datum) {
@@ -195,6 +263,11 @@ impl Renderer<'_> {
         let Some((first, rest)) = operands.split_first() else {
             return Err("missing value for command".into());
         };
+        if let Operand::Function(name) = first
+            && (name == "and" || name == "or")
+        {
+            return self.first_that_is(name == "or", rest, piped, dot);
+        }
         let mut arguments = rest
             .iter()
             .map(|operand| self.operand(operand, dot))
@@ -208,6 +281,29 @@ impl Renderer<'_> {
             value if arguments.is_empty() => self.operand(value, dot),
             _ => Err("can't give an argument to what is not a function".into()),
         }
+    }
+
+    /// `and` and `or`: the first argument that decides, or the last. Those after it
+    /// are not looked at, so that they may name what is not there.
+    fn first_that_is(
+        &mut self,
+        wanted: bool,
+        operands: &[Operand],
+        piped: Option<Datum>,
+        dot: &Value,
+    ) -> Result<Datum, String> {
+        let mut last = None;
+        for operand in operands {
+            let value = self.operand(operand, dot)?;
+            if value.is_true() == wanted {
+                return Ok(value);
+            }
+            last = Some(value);
+        }
+        piped.or(last).ok_or_else(|| {
+            let name = if wanted { "or" } else { "and" };
+            format!("{name} needs an argument")
+        })
     }
 
     fn label(&self, arguments: Vec<Datum>) -> Result<Datum, String> {
@@ -265,6 +361,10 @@ fn follow(value: &Value, path: &[String]) -> Datum {
         });
         match found {
             Some(found) => value = found,
+            // As in Go, any key may be asked of a map.
+            None if depth > 0 && MAPS.contains(&path[depth - 1].as_str()) => {
+                return Datum::Present(Value::Null);
+            }
             None => return Datum::Missing(format!(".{}", path[..=depth].join("."))),
         }
     }

@@ -381,7 +381,7 @@ mod tests {
             status: HealthStatus::Healthy,
             ..Health::default()
         });
-        containers[2].config.exposed_ports = Some([("8080/tcp".to_owned(), HashMap::new())].into());
+        containers[2].config = serde_json::from_str(r#"{"ExposedPorts":{"8080/tcp":{}}}"#).unwrap();
         let select = |json: &str| names(json, &containers).unwrap().join(" ");
         assert_eq!(select(r#"{"health":["healthy"]}"#), "web");
         assert_eq!(select(r#"{"health":["none"]}"#), "db webby");

@@ -21,7 +21,8 @@ pub(super) struct Sample {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Cpu {
-    cpu_usage: CpuUsage,
+    #[serde(rename = "cpu_usage")]
+    used: CpuUsage,
     system_cpu_usage: u64,
     online_cpus: u32,
 }
@@ -127,10 +128,7 @@ impl Sample {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     fn cpu(&self) -> f64 {
         let (now, before) = (&self.cpu_stats, &self.precpu_stats);
-        let used = now
-            .cpu_usage
-            .total_usage
-            .saturating_sub(before.cpu_usage.total_usage);
+        let used = now.used.total_usage.saturating_sub(before.used.total_usage);
         let machine = now.system_cpu_usage.saturating_sub(before.system_cpu_usage);
         if used == 0 || machine == 0 {
             return 0.0;
