@@ -25,6 +25,11 @@ pub enum Request {
     Resume,
     /// Memory that the guest has given back, and what it says of the rest.
     Balloon,
+    /// The image of a disk has grown: take over its new size, and tell the guest.
+    ResizeDisk {
+        /// Which disk, in the configuration's order.
+        index: u16,
+    },
     /// Press the guest's power button (connect to its power-button port) and
     /// answer at once; after `timeout_ms` without a power-off, use force. Zero is
     /// force at once.
@@ -44,6 +49,11 @@ pub enum Answer {
     State(State),
     /// To [`Request::Balloon`].
     Balloon(BalloonStatistics),
+    /// To [`Request::ResizeDisk`].
+    DiskSize {
+        /// The disk's size from now on, in bytes.
+        bytes: u64,
+    },
     /// It could not be done.
     Error {
         /// Why, for a user.
@@ -105,12 +115,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_survive_their_line(timeout_ms in 0_u64.., which in 0..5) {
+        fn requests_survive_their_line(timeout_ms in 0_u64.., index in 0_u16.., which in 0..6) {
             let request = match which {
                 0 => Request::State,
                 1 => Request::Pause,
                 2 => Request::Resume,
                 3 => Request::Balloon,
+                4 => Request::ResizeDisk { index },
                 _ => Request::PowerOff { timeout_ms },
             };
             let line = serde_json::to_string(&request).unwrap();

@@ -1,4 +1,5 @@
-//! Reaching the engine, and starting it when it does not run.
+//! Reaching the engine, and starting it when it does not run. Each machine has an
+//! engine of its own: what one of them does, hangs or dies of is not the others'.
 //!
 //! A new engine is this same program, in a session of its own, with a pipe on
 //! which it says that it is ready. Several dctl that start at once wait for one
@@ -6,6 +7,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
@@ -15,7 +17,7 @@ use std::{
 };
 
 use dctl_engine::EngineError;
-use dctl_machine::Paths;
+use dctl_machine::{DEFAULT_MACHINE, EngineFiles, Machine, Paths};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, flock},
@@ -29,11 +31,62 @@ use crate::{
 /// Names the engine's socket, instead of the one that dctl keeps.
 const HOST_VARIABLE: &str = "DCTL_HOST";
 
+/// Names the machine, where no option does.
+const MACHINE_VARIABLE: &str = "DCTL_MACHINE";
+
 /// How long an engine may take until it is ready. It boots no machine before.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between two looks for an engine that somebody else is starting.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// Which engine to talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The one of a machine, which is started when it does not run.
+    Machine(String),
+    /// Whoever listens on this socket.
+    Socket(PathBuf),
+}
+
+impl Target {
+    /// The machine that `named` says, else what the environment says: an engine
+    /// before a machine.
+    ///
+    /// # Errors
+    /// When `DCTL_HOST` is no address of a socket.
+    pub(crate) fn choose(named: Option<&str>) -> Result<Self, Failure> {
+        Self::among(named, |name| {
+            env::var_os(name).filter(|value| !value.is_empty())
+        })
+    }
+
+    fn among(
+        named: Option<&str>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        if let Some(name) = named {
+            return Ok(Self::Machine(name.to_owned()));
+        }
+        if let Some(host) = variable(HOST_VARIABLE) {
+            let socket = host
+                .to_str()
+                .and_then(|host| host.strip_prefix("unix://"))
+                .filter(|path| path.starts_with('/'))
+                .ok_or_else(|| {
+                    Failure::engine(format_args!(
+                        "{HOST_VARIABLE} must be unix:// and an absolute path, such as unix:///run/docker.sock"
+                    ))
+                })?;
+            return Ok(Self::Socket(socket.into()));
+        }
+        let name = variable(MACHINE_VARIABLE);
+        Ok(Self::Machine(name.map_or_else(
+            || DEFAULT_MACHINE.to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )))
+    }
+}
 
 /// Which engine there is after a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,32 +103,34 @@ const READY: &[u8] = b"ready\n";
 /// How much of the engine's log is shown when it does not start, in lines.
 const LOG_LINES: usize = 5;
 
-/// Connects to the engine; starts one unless `DCTL_HOST` says which to use.
-pub(crate) async fn connect() -> Result<Client, Failure> {
-    if let Some(host) = env::var_os(HOST_VARIABLE).filter(|host| !host.is_empty()) {
-        let socket = host
-            .to_str()
-            .and_then(|host| host.strip_prefix("unix://"))
-            .filter(|path| path.starts_with('/'))
-            .ok_or_else(|| {
-                Failure::engine(format_args!(
-                    "{HOST_VARIABLE} must be unix:// and an absolute path, such as unix:///run/docker.sock"
-                ))
-            })?;
-        return Ok(Client::connect(Path::new(socket)).await?);
-    }
+/// Connects to an engine; starts a machine's own when it does not run.
+pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
+    let machine = match target {
+        Target::Socket(socket) => return Ok(Client::connect(socket).await?),
+        Target::Machine(name) => name,
+    };
     let paths = Paths::from_environment().map_err(Failure::engine)?;
-    let socket = paths.engine_socket();
+    let files = paths.engine(machine).map_err(Failure::engine)?;
+    let socket = files.socket();
     if let Some(client) = connect_if_running(&socket).await? {
         return Ok(client);
     }
+    // The default machine is made when it boots.
+    if machine != DEFAULT_MACHINE {
+        let known = Machine::open(&paths, machine).map_err(Failure::engine)?;
+        if !known.exists() {
+            let error = dctl_machine::Error::NoSuchMachine(machine.clone());
+            return Err(Failure::engine(error));
+        }
+    }
     paths.create().map_err(Failure::engine)?;
-    let _starting = lock(&paths.runtime().join("engine.start.lock"))?;
+    files.create().map_err(Failure::engine)?;
+    let _starting = lock(&files.start_lock())?;
     // Whoever had the lock before has started it.
     if let Some(client) = connect_if_running(&socket).await? {
         return Ok(client);
     }
-    if start(&paths)? == Started::Other {
+    if start(&files, machine)? == Started::Other {
         return connect_to_other(&socket).await;
     }
     Ok(Client::connect(&socket).await?)
@@ -136,8 +191,8 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// Starts an engine and waits until it is ready.
-fn start(paths: &Paths) -> Result<Started, Failure> {
-    let log_path = paths.engine_log();
+fn start(files: &EngineFiles, machine: &str) -> Result<Started, Failure> {
+    let log_path = files.log();
     let fails =
         |error: io::Error| Failure::engine(format_args!("cannot start the engine: {error}"));
     let log = private(&log_path).map_err(fails)?;
@@ -146,7 +201,7 @@ fn start(paths: &Paths) -> Result<Started, Failure> {
     // Its standard output is the pipe: nothing else has to be inherited.
     let mut command = Command::new(executable().map_err(fails)?);
     command
-        .args(["engine", "--ready-fd", "1"])
+        .args(["engine", "--ready-fd", "1", "--machine", machine])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer)
@@ -266,6 +321,25 @@ mod tests {
             drop(writer);
             assert_eq!(wait_until_ready(&mut reader).unwrap(), readiness);
         }
+    }
+
+    #[test]
+    fn an_option_comes_before_an_engine_and_that_before_a_machine() {
+        let choose = |named, host: &str, machine: &str| {
+            Target::among(named, |name| {
+                let value = if name == HOST_VARIABLE { host } else { machine };
+                Some(value)
+                    .filter(|value| !value.is_empty())
+                    .map(Into::into)
+            })
+            .unwrap()
+        };
+        let machine = |name: &str| Target::Machine(name.to_owned());
+        assert_eq!(choose(Some("a"), "unix:///s", "b"), machine("a"));
+        assert_eq!(choose(None, "unix:///s", "b"), Target::Socket("/s".into()));
+        assert_eq!(choose(None, "", "b"), machine("b"));
+        assert_eq!(choose(None, "", ""), machine(DEFAULT_MACHINE));
+        assert!(Target::among(None, |_| Some("tcp://h".into())).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dctl_machine::{DriverKind, Error, Machine, Stage};
+use dctl_machine::{Change, Changed, DriverKind, Error, Machine, Stage};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -28,6 +28,10 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>>;
     /// Powers it off; fine when it is off.
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// Changes what it is given.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Changed, Error>>;
+    /// Empties its disk. It must be off.
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Removes its disk and settings. It must be off.
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>>;
 }
@@ -71,6 +75,14 @@ impl Guest for Machine {
 
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Machine::stop(self, STOP_TIMEOUT).boxed()
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Changed, Error>> {
+        Machine::change(self, change).boxed()
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::reset(self).boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {

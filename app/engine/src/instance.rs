@@ -1,4 +1,4 @@
-//! One engine at a time: its lock, its socket, and the word that it is ready.
+//! One engine at a time for each machine: its lock, its socket, and the word that it is ready.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dctl_machine::Paths;
+use dctl_machine::EngineFiles;
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 
@@ -27,8 +27,8 @@ impl Instance {
     ///
     /// # Errors
     /// [`EngineError::AlreadyRunning`] when another engine has it.
-    pub(crate) fn acquire(paths: &Paths) -> Result<Self, EngineError> {
-        let path = paths.engine_lock();
+    pub(crate) fn acquire(files: &EngineFiles) -> Result<Self, EngineError> {
+        let path = files.lock();
         let failed = |source| EngineError::io("open", &path, source);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -56,7 +56,7 @@ impl Instance {
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         note.map_err(|source| EngineError::io("write", &path, source))?;
         Ok(Self {
-            socket: paths.engine_socket(),
+            socket: files.socket(),
             _lock: lock,
         })
     }
@@ -132,33 +132,34 @@ impl ReadyNotice {
 mod tests {
     use std::os::fd::IntoRawFd;
 
+    use dctl_machine::{DEFAULT_MACHINE, Paths};
+
     use super::*;
 
     #[tokio::test]
     async fn there_is_one_engine_and_its_socket_is_private() {
         let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::under(directory.path());
-        paths.create().unwrap();
-        fs::write(paths.engine_socket(), "left by another").unwrap();
-        let first = Instance::acquire(&paths).unwrap();
+        let files = Paths::under(directory.path())
+            .engine(DEFAULT_MACHINE)
+            .unwrap();
+        files.create().unwrap();
+        fs::write(files.socket(), "left by another").unwrap();
+        let first = Instance::acquire(&files).unwrap();
         let _listener = first.listen().unwrap();
-        let mode = fs::metadata(paths.engine_socket())
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(files.socket()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        tokio::net::UnixStream::connect(paths.engine_socket())
+        tokio::net::UnixStream::connect(files.socket())
             .await
             .unwrap();
-        match Instance::acquire(&paths) {
+        match Instance::acquire(&files) {
             Err(EngineError::AlreadyRunning { process_id }) => {
                 assert_eq!(process_id, Some(std::process::id()));
             }
             other => panic!("{:?}", other.map(|_| ())),
         }
         drop(first);
-        assert!(!paths.engine_socket().exists());
-        Instance::acquire(&paths).unwrap();
+        assert!(!files.socket().exists());
+        Instance::acquire(&files).unwrap();
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Options {
 /// Why an engine did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Another engine serves this user already.
+    /// Another engine serves this machine already.
     #[error("an engine runs already{}", process_id.map(|id| format!(" (process {id})")).unwrap_or_default())]
     AlreadyRunning {
         /// Its process, if it could be told.
@@ -110,8 +110,10 @@ pub fn run(options: Options) -> Result<(), EngineError> {
         ready_fd,
     } = options;
     paths.create()?;
-    let instance = Instance::acquire(&paths)?;
-    let log_path = paths.engine_log();
+    let files = paths.engine(&machine)?;
+    files.create()?;
+    let instance = Instance::acquire(&files)?;
+    let log_path = files.log();
     log::start(&log_path).map_err(|source| EngineError::io("open", &log_path, source))?;
     let ready = ready_fd.map(ReadyNotice::inherited).transpose()?;
     let machine = Machine::open(&paths, &machine)?;

@@ -29,6 +29,7 @@ const LOCK_FREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Brings the machine to [`Stage::Running`]. On an error nothing of it runs.
 pub(crate) async fn boot(inner: &Arc<Inner>) -> Result<()> {
+    inner.require()?;
     inner.stage.send_replace(Stage::Preparing);
     inner.paths.create()?;
     create_private(inner.files.directory())?;
@@ -44,7 +45,7 @@ pub(crate) async fn boot(inner: &Arc<Inner>) -> Result<()> {
 }
 
 /// Only one process at a time starts a machine.
-async fn start_lock(files: &MachineFiles) -> Result<Lock> {
+pub(crate) async fn start_lock(files: &MachineFiles) -> Result<Lock> {
     let path = files.start_lock();
     blocking(move || Lock::acquire(&path)).await
 }

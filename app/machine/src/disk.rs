@@ -39,6 +39,12 @@ pub(crate) fn prepare(path: &Path, size: u64) -> Result<()> {
     }
 }
 
+/// Free space for this user on the file system of `directory`, in bytes.
+pub(crate) fn free_space(directory: &Path) -> std::io::Result<u64> {
+    let space = rustix::fs::statvfs(directory)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// Size and use; zero for a disk that is not there.
 pub(crate) fn usage(path: &Path) -> Result<Usage> {
     match fs::metadata(path) {

@@ -3,14 +3,13 @@
 //! Looks and never repairs. Called by the command line; the only module here that
 //! writes for a reader rather than for a caller.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs};
 
-use rustix::fs::statvfs;
 use serde::Serialize;
 use tokio::net::UnixStream;
 
 use crate::{
-    DEFAULT_MACHINE, DriverKind, Machine, Paths, Result, RunState, Settings, assets,
+    DEFAULT_MACHINE, DriverKind, Machine, Paths, Result, RunState, Settings, assets, disk,
     drivers::{choice, probe, qemu},
 };
 
@@ -119,7 +118,6 @@ pub async fn report(paths: &Paths) -> Report {
         driver_check(paths).await,
         assets_check(paths).await,
         space_check(paths),
-        engine_check(paths).await,
     ];
     checks.extend(machine_checks(paths).await);
     Report {
@@ -246,7 +244,7 @@ async fn assets_check(paths: &Paths) -> Check {
 }
 
 fn space_check(paths: &Paths) -> Check {
-    match free_space(paths.data()) {
+    match disk::free_space(paths.data()) {
         Ok(free) => {
             let health = if free < LOW_SPACE {
                 Health::Warning
@@ -263,26 +261,34 @@ fn space_check(paths: &Paths) -> Check {
     }
 }
 
-fn free_space(directory: &Path) -> std::io::Result<u64> {
-    let space = statvfs(directory)?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
-}
-
-async fn engine_check(paths: &Paths) -> Check {
-    let socket = paths.engine_socket();
+async fn engine_check(paths: &Paths, machine: &str) -> Check {
+    let socket = match paths.engine(machine) {
+        Ok(files) => files.socket(),
+        Err(error) => return Check::new("engine", Health::Error, error.to_string()),
+    };
     let detail = match UnixStream::connect(&socket).await {
         Ok(_) => format!("runs, {}", socket.display()),
-        Err(_) if fs::symlink_metadata(&socket).is_ok() => {
-            "does not run (it starts when it is needed); its old socket is still there".to_owned()
-        }
-        Err(_) => "does not run (it starts when it is needed)".to_owned(),
+        Err(_) if fs::symlink_metadata(&socket).is_ok() => format!(
+            "does not run (it starts when it is needed); its old socket is still there, {}",
+            socket.display()
+        ),
+        Err(_) => format!(
+            "does not run (it starts when it is needed), {}",
+            socket.display()
+        ),
     };
     Check::new("engine", Health::Ok, detail)
 }
 
 async fn machine_checks(paths: &Paths) -> Vec<Check> {
     let names = match paths.machines() {
-        Ok(names) => names,
+        Ok(mut names) => {
+            // There is always the engine that makes it.
+            if !names.iter().any(|name| name == DEFAULT_MACHINE) {
+                names.insert(0, DEFAULT_MACHINE.to_owned());
+            }
+            names
+        }
         Err(error) => return vec![Check::new("machines", Health::Error, error.to_string())],
     };
     let mut checks = Vec::with_capacity(names.len());
@@ -292,7 +298,8 @@ async fn machine_checks(paths: &Paths) -> Vec<Check> {
             Ok(machine) => machine.status().await,
             Err(error) => Err(error),
         };
-        checks.push(match status {
+        let engine = engine_check(paths, &name).await;
+        let check = match status {
             Ok(status) => {
                 let health = match status.state {
                     RunState::Unresponsive => Health::Warning,
@@ -316,6 +323,10 @@ async fn machine_checks(paths: &Paths) -> Vec<Check> {
                 )
             }
             Err(error) => Check::new(&title, Health::Warning, error.to_string()),
+        };
+        checks.push(Check {
+            items: vec![engine],
+            ..check
         });
     }
     checks

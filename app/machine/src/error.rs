@@ -68,6 +68,20 @@ pub enum Error {
         "'{0}' is not a machine name: use 1 to 32 of a-z, 0-9 and '-', beginning with a letter or digit"
     )]
     InvalidName(String),
+    /// No machine has that name.
+    #[error(
+        "no such machine: {0}: `dctl machine ls` shows those there are, `dctl machine create {0}` makes it"
+    )]
+    NoSuchMachine(String),
+    /// A machine has that name.
+    #[error("a machine named {0} exists already")]
+    Exists(String),
+    /// A machine could not be exported or imported.
+    #[error("the machine cannot be transferred: {0}")]
+    Transfer(String),
+    /// What is asked for cannot be had.
+    #[error("{0}")]
+    Unacceptable(String),
     /// `machine.toml` or the environment asks for what cannot be.
     #[error("{origin}: {problem}")]
     Settings {

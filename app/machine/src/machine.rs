@@ -15,11 +15,11 @@ use futures_util::FutureExt;
 use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
-    DriverKind, Error, Paths, Result, Settings,
+    Change, DriverKind, Error, Paths, Result, Settings,
     blocking::blocking,
     boot, console, disk,
-    lock::Lock,
     monitor::control::Control,
+    new_machine::NewMachine,
     paths::MachineFiles,
     power::{EXIT_WITHIN, attach, power_off},
     state::{Boot, Inner, RunState, Stage, Status, lock},
@@ -50,6 +50,38 @@ impl Machine {
                 last_exit: Mutex::default(),
             }),
         })
+    }
+
+    /// Makes a machine with these settings; it boots when it is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Unacceptable`], [`Error::InvalidName`],
+    /// [`Error::Io`].
+    pub async fn create(
+        paths: &Paths,
+        name: &str,
+        change: Change,
+        driver: Option<DriverKind>,
+    ) -> Result<Self> {
+        let machine = Self::open(paths, name)?;
+        let settings = change.apply(&Settings {
+            driver,
+            ..Settings::default()
+        })?;
+        let inner = Arc::clone(&machine.inner);
+        blocking(move || {
+            inner.paths.create()?;
+            let new = NewMachine::begin(&inner.paths)?;
+            new.write_settings(&settings)?;
+            new.finish(&inner.name, &inner.files)
+        })
+        .await?;
+        Ok(machine)
+    }
+
+    /// Whether the machine has been made. The default one is when it first boots.
+    pub fn exists(&self) -> bool {
+        self.inner.files.directory().is_dir()
     }
 
     /// Its name.
@@ -242,12 +274,7 @@ impl Machine {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             let files = &inner.files;
-            let running = || Error::Running(inner.name.clone());
-            crate::paths::create_private(files.directory())?;
-            crate::paths::create_private(files.runtime())?;
-            // Neither starting nor running, nor able to until the locks are gone.
-            let _starting = Lock::try_acquire(&files.start_lock())?.ok_or_else(running)?;
-            let _running = Lock::try_acquire(&files.lock())?.ok_or_else(running)?;
+            let _off = inner.hold_off()?;
             for directory in [files.directory(), files.runtime()] {
                 match fs::remove_dir_all(directory) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -257,6 +284,21 @@ impl Machine {
                 }
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Empties the machine: its disk goes, its settings stay. It must be off.
+    ///
+    /// # Errors
+    /// [`Error::Running`], [`Error::NoSuchMachine`], [`Error::Io`].
+    pub async fn reset(&self) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            inner.require()?;
+            let _off = inner.hold_off()?;
+            crate::file::remove(&inner.files.disk())?;
+            crate::file::sync_directory(inner.files.directory())
         })
         .await
     }

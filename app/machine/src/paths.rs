@@ -103,19 +103,25 @@ impl Paths {
         &self.runtime
     }
 
-    /// The Docker Engine API's socket.
-    pub fn engine_socket(&self) -> PathBuf {
-        self.runtime.join("docker.sock")
+    /// The files of a machine's engine. The default machine's are where tools that
+    /// know of no machines look.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`].
+    pub fn engine(&self, machine: &str) -> Result<EngineFiles> {
+        check_name(machine)?;
+        Ok(EngineFiles {
+            directory: if machine == DEFAULT_MACHINE {
+                self.runtime.clone()
+            } else {
+                self.runtime.join("engines").join(machine)
+            },
+        })
     }
 
-    /// Locked by the engine for as long as it runs.
-    pub fn engine_lock(&self) -> PathBuf {
-        self.runtime.join("engine.lock")
-    }
-
-    /// The engine's log.
-    pub fn engine_log(&self) -> PathBuf {
-        self.runtime.join("engine.log")
+    /// The directory that machines are in.
+    pub(crate) fn machines_directory(&self) -> PathBuf {
+        self.data.join("machines")
     }
 
     /// Names of the machines that have a directory.
@@ -123,7 +129,7 @@ impl Paths {
     /// # Errors
     /// [`Error::Io`].
     pub fn machines(&self) -> Result<Vec<String>> {
-        let directory = self.data.join("machines");
+        let directory = self.machines_directory();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -150,17 +156,53 @@ impl Paths {
     pub fn machine(&self, name: &str) -> Result<MachineFiles> {
         check_name(name)?;
         let files = MachineFiles {
-            directory: self.data.join("machines").join(name),
+            directory: self.machines_directory().join(name),
             runtime: self.runtime.join("machines").join(name),
         };
         for socket in [
-            self.engine_socket(),
+            self.engine(name)?.socket(),
             files.control_socket(),
             files.ready_socket(),
         ] {
             check_socket_path(&socket)?;
         }
         Ok(files)
+    }
+}
+
+/// The files of the engine that serves one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFiles {
+    directory: PathBuf,
+}
+
+impl EngineFiles {
+    /// Makes the directory, mode 0700.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(&self) -> Result<()> {
+        create_private(&self.directory)
+    }
+
+    /// The Docker Engine API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("docker.sock")
+    }
+
+    /// Locked by the engine for as long as it runs.
+    pub fn lock(&self) -> PathBuf {
+        self.directory.join("engine.lock")
+    }
+
+    /// Locked by whoever starts the engine.
+    pub fn start_lock(&self) -> PathBuf {
+        self.directory.join("engine.start.lock")
+    }
+
+    /// The engine's log.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("engine.log")
     }
 }
 
@@ -321,7 +363,9 @@ mod tests {
     fn dctl_home_overrides_all() {
         let paths = paths(&[("DCTL_HOME", "/d"), ("HOME", "/h"), ("XDG_DATA_HOME", "/x")]).unwrap();
         assert_eq!(paths, Paths::under(Path::new("/d")));
-        assert_eq!(paths.engine_socket(), Path::new("/d/run/docker.sock"));
+        let engine = |machine| paths.engine(machine).unwrap().socket();
+        assert_eq!(engine(DEFAULT_MACHINE), Path::new("/d/run/docker.sock"));
+        assert_eq!(engine("a"), Path::new("/d/run/engines/a/docker.sock"));
     }
 
     #[test]

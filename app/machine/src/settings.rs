@@ -14,14 +14,14 @@ pub const MAX_CPUS: u8 = 64;
 /// The least memory a machine boots with, in MiB.
 pub const MIN_MEMORY_MIB: u32 = 256;
 
-const MIB: u64 = 1024 * 1024;
-const GIB: u64 = 1024 * MIB;
+pub(crate) const MIB: u64 = 1024 * 1024;
+pub(crate) const GIB: u64 = 1024 * MIB;
 /// Above this, kernel threads cost more at boot than builds gain.
 const DEFAULT_MAX_CPUS: u8 = 8;
 /// Each GiB costs the guest 16 MiB of page structures whether it is used or not.
 const DEFAULT_MAX_MEMORY_MIB: u64 = 4096;
 const DEFAULT_DISK_GIB: u32 = 64;
-const MAX_DISK_GIB: u32 = 16 * 1024;
+pub(crate) const MAX_DISK_GIB: u32 = 16 * 1024;
 
 /// The contents of `machine.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,14 +61,17 @@ impl Settings {
     /// # Errors
     /// [`Error::Settings`] when a value is out of range, [`Error::Io`].
     pub fn save(&self, files: &MachineFiles) -> Result<()> {
-        let path = files.settings();
-        self.check(&path)?;
         crate::paths::create_private(files.directory())?;
-        let text = toml::to_string(self).map_err(|error| invalid(&path, error.to_string()))?;
-        file::replace(&path, text.as_bytes())
+        self.save_as(&files.settings())
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self> {
+    pub(crate) fn save_as(&self, path: &Path) -> Result<()> {
+        self.check(path)?;
+        let text = toml::to_string(self).map_err(|error| invalid(path, error.to_string()))?;
+        file::replace(path, text.as_bytes())
+    }
+
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self> {
         let settings: Self =
             toml::from_str(text).map_err(|error| invalid(path, error.to_string()))?;
         settings.check(path)?;
@@ -76,11 +79,16 @@ impl Settings {
     }
 
     fn check(&self, path: &Path) -> Result<()> {
+        self.check_ranges()
+            .map_err(|problem| invalid(path, problem))
+    }
+
+    /// Says which value no machine can have, if there is one.
+    pub(crate) fn check_ranges(&self) -> Result<(), String> {
         let range = |name: &str, value: Option<u64>, min: u64, max: u64| match value {
-            Some(value) if !(min..=max).contains(&value) => Err(invalid(
-                path,
-                format!("{name} is {value}, and must be {min} to {max}"),
-            )),
+            Some(value) if !(min..=max).contains(&value) => {
+                Err(format!("{name} is {value}, and must be {min} to {max}"))
+            }
             _ => Ok(()),
         };
         range("cpus", self.cpus.map(u64::from), 1, MAX_CPUS.into())?;
@@ -100,18 +108,14 @@ impl Settings {
 
     /// Virtual CPUs to boot with.
     pub fn cpus(&self) -> u8 {
-        self.cpus.unwrap_or_else(|| {
-            let host = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            host.min(DEFAULT_MAX_CPUS.into()) as u8
-        })
+        self.cpus
+            .unwrap_or_else(|| host_cpus().min(DEFAULT_MAX_CPUS.into()) as u8)
     }
 
     /// Memory to boot with, in MiB.
     pub fn memory_mib(&self) -> u32 {
         self.memory_mib.unwrap_or_else(|| {
-            let system = rustix::system::sysinfo();
-            let host = system.totalram.saturating_mul(system.mem_unit.into()) / MIB;
-            (host / 2).clamp(MIN_MEMORY_MIB.into(), DEFAULT_MAX_MEMORY_MIB) as u32
+            (host_memory_mib() / 2).clamp(MIN_MEMORY_MIB.into(), DEFAULT_MAX_MEMORY_MIB) as u32
         })
     }
 
@@ -119,6 +123,17 @@ impl Settings {
     pub fn disk_bytes(&self) -> u64 {
         u64::from(self.disk_gib.unwrap_or(DEFAULT_DISK_GIB)) * GIB
     }
+}
+
+/// Processors that this process may use.
+pub(crate) fn host_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// The host's memory in MiB.
+pub(crate) fn host_memory_mib() -> u64 {
+    let system = rustix::system::sysinfo();
+    system.totalram.saturating_mul(system.mem_unit.into()) / MIB
 }
 
 fn invalid(path: &Path, problem: String) -> Error {

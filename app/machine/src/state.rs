@@ -16,8 +16,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    Choice, DriverKind, Error, Paths, Result, blocking::blocking, ending,
-    monitor::process::Monitor, paths::MachineFiles,
+    Choice, DEFAULT_MACHINE, DriverKind, Error, Paths, Result,
+    blocking::blocking,
+    ending,
+    lock::Lock,
+    monitor::process::Monitor,
+    paths::{MachineFiles, create_private},
 };
 
 /// A machine, to all handles on it.
@@ -124,8 +128,31 @@ pub struct Status {
 }
 
 impl Inner {
+    /// The default machine is made when it first boots; others exist or do not.
+    pub(crate) fn require(&self) -> Result<()> {
+        if self.name == DEFAULT_MACHINE || self.files.directory().is_dir() {
+            Ok(())
+        } else {
+            Err(Error::NoSuchMachine(self.name.clone()))
+        }
+    }
+
     pub(crate) fn flag(&self) -> Option<DriverKind> {
         *lock(&self.flag)
+    }
+
+    /// Keeps the machine off for as long as the locks are held.
+    ///
+    /// # Errors
+    /// [`Error::Running`] when it runs or starts.
+    pub(crate) fn hold_off(&self) -> Result<[Lock; 2]> {
+        let running = || Error::Running(self.name.clone());
+        create_private(self.files.directory())?;
+        create_private(self.files.runtime())?;
+        Ok([
+            Lock::try_acquire(&self.files.start_lock())?.ok_or_else(running)?,
+            Lock::try_acquire(&self.files.lock())?.ok_or_else(running)?,
+        ])
     }
 
     pub(crate) fn not_running(&self) -> Error {

@@ -66,6 +66,12 @@ methods! {
         time: i64,
     } -> ();
 
+    /// Grows the data disk's file system to its device, which the host made larger.
+    DiskGrow {
+        /// The device's new size in bytes; the agent waits until the kernel knows.
+        size: u64,
+    } -> ();
+
     /// The agent's log. After the reply: raw text until the end, or until the
     /// host closes when `follow`.
     MachineLogs {

@@ -8,8 +8,12 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom},
-    os::{fd::AsRawFd, unix::fs::FileExt},
-    path::Path,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use guest_protocol::AgentError;
@@ -103,6 +107,53 @@ pub(super) fn mount(target: &Path, seed: Option<File>) -> Result<()> {
         tracing::error!("the data disk keeps its size: {error}");
     }
     Ok(())
+}
+
+/// Grows the mounted file system once the device has `size` bytes, which the kernel
+/// hears of from the host just now.
+///
+/// # Errors
+/// When the device does not get that size, or the kernel refuses.
+pub(crate) async fn grow_to(mounted: PathBuf, size: u64) -> Result<()> {
+    // virtio_blk takes a new capacity over in a work item of its own: soon after
+    // the interrupt, and without a word to anybody who waits.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    // Outside of a machine the data is in a folder of somebody else's disk.
+    if !is_on_device(&mounted).context("cannot look at the data disk")? {
+        return Err(AgentError::system("the data is not on a disk of its own"));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let has = device_size().context("cannot look at the data disk")?;
+        if has >= size {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(AgentError::system(format!(
+                "the data disk still has {} MiB, not {}",
+                has >> 20,
+                size >> 20
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tokio::task::spawn_blocking(move || grow(&mounted))
+        .await
+        .context("growing the data disk failed")?
+        .context("cannot grow the data disk's file system")
+}
+
+fn is_on_device(mounted: &Path) -> io::Result<bool> {
+    match std::fs::metadata(DEVICE) {
+        Ok(device) => Ok(device.rdev() == std::fs::metadata(mounted)?.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn device_size() -> io::Result<u64> {
+    File::open(DEVICE)?.seek(SeekFrom::End(0))
 }
 
 /// Unmounts the data disk, or at least has all of it written.

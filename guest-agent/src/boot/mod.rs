@@ -6,7 +6,7 @@
 //! from answering: it tells why.
 
 pub(crate) mod developer;
-mod disk;
+pub(crate) mod disk;
 mod mounts;
 mod power;
 mod root;

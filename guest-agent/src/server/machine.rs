@@ -5,11 +5,11 @@ use std::{result::Result as StdResult, sync::Arc};
 use guest_protocol::{
     frame::FrameError,
     machine::Info,
-    methods::{ExecCreated, MachineLogs, MachineShell, SetTime},
+    methods::{DiskGrow, ExecCreated, MachineLogs, MachineShell, SetTime},
 };
 
 use super::{Connection, containers::carry_exec, reply};
-use crate::{agent::Agent, clock, error::Result, machine};
+use crate::{agent::Agent, boot::disk, clock, error::Result, machine};
 
 pub(super) fn info(agent: &Agent) -> Result<Info> {
     machine::info(agent)
@@ -17,6 +17,12 @@ pub(super) fn info(agent: &Agent) -> Result<Info> {
 
 pub(super) fn set_time(call: &SetTime) -> Result<()> {
     clock::set(call.time)
+}
+
+pub(super) async fn grow_disk(agent: &Agent, call: DiskGrow) -> Result<()> {
+    // It is there, or it cannot grow.
+    agent.storage()?;
+    disk::grow_to(agent.paths.data.clone(), call.size).await
 }
 
 pub(super) async fn logs(

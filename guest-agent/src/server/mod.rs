@@ -166,6 +166,7 @@ async fn dispatch(
     match request {
         Request::MachineInfo(_) => reply(connection, machine::info(agent)).await,
         Request::SetTime(call) => reply(connection, machine::set_time(&call)).await,
+        Request::DiskGrow(call) => reply(connection, machine::grow_disk(agent, call).await).await,
         Request::MachineLogs(call) => machine::logs(agent, &call, connection).await,
         Request::MachineShell(call) => machine::shell(agent, call, connection).await,
 

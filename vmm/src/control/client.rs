@@ -96,6 +96,15 @@ impl Client {
         }
     }
 
+    /// Takes over the size of the image behind disk `index`, which has grown; returns
+    /// it in bytes.
+    pub fn resize_disk(&mut self, index: u16) -> Result<u64, ClientError> {
+        match self.ask(Request::ResizeDisk { index })? {
+            Answer::DiskSize { bytes } => Ok(bytes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Stops the virtual CPUs.
     pub fn pause(&mut self) -> Result<(), ClientError> {
         self.done(Request::Pause)

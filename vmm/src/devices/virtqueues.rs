@@ -28,6 +28,7 @@ pub struct Virtqueues<'a> {
     queues: Vec<State<'a>>,
     memory: &'a GuestMemory,
     failure: Option<&'static str>,
+    config_changed: bool,
 }
 
 struct State<'a> {
@@ -49,6 +50,8 @@ pub struct Outcome {
     /// The driver broke the protocol beyond repair, or the device cannot go on: it
     /// needs a reset (2.1.2). Says why.
     pub failure: Option<&'static str>,
+    /// The device changed its configuration space (2.5): the driver is to be told.
+    pub config_changed: bool,
 }
 
 impl<'a> Virtqueues<'a> {
@@ -67,6 +70,7 @@ impl<'a> Virtqueues<'a> {
             queues,
             memory,
             failure: None,
+            config_changed: false,
         }
     }
 
@@ -142,6 +146,11 @@ impl<'a> Virtqueues<'a> {
         self.failure.get_or_insert(why);
     }
 
+    /// Says that the device changed its configuration space by itself.
+    pub fn config_changed(&mut self) {
+        self.config_changed = true;
+    }
+
     /// What the transport has to do now.
     pub fn finish(mut self) -> Outcome {
         let mut outcome = Outcome::default();
@@ -162,6 +171,7 @@ impl<'a> Virtqueues<'a> {
             }
         }
         outcome.failure = self.failure;
+        outcome.config_changed = self.config_changed;
         outcome
     }
 }
@@ -260,7 +270,7 @@ mod tests {
             Outcome {
                 notify: 1,
                 again: 1,
-                failure: None
+                ..Outcome::default()
             }
         );
         let mut queues = Virtqueues::new(std::iter::once(&mut queue), &memory);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::disks::Disks;
 use super::{Failure, failed};
 use crate::config::VmConfig;
 use crate::devices::VirtioDevice;
@@ -27,8 +28,7 @@ const DEVICES_BESIDE_DISKS: usize = 4;
 pub(super) struct DeviceSet {
     /// Disks first, in their order, then the others.
     pub(super) transports: Vec<Arc<MmioTransport>>,
-    /// How many of them are disks.
-    pub(super) disks: usize,
+    pub(super) disks: Disks,
     pub(super) balloon: BalloonHandle,
     pub(super) panic: Arc<PanicReport>,
 }
@@ -41,8 +41,11 @@ impl DeviceSet {
         memory: &GuestMemory,
     ) -> Result<Self, Failure> {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut disks = Disks::default();
         for disk in &config.disks {
-            devices.push(Box::new(Block::open(disk).map_err(unusable)?));
+            let device = Block::open(disk).map_err(unusable)?;
+            disks.push(device.handle());
+            devices.push(Box::new(device));
         }
         let console = Console::new(&config.console_log).map_err(unusable)?;
         let panic = console.panic_report();
@@ -66,7 +69,7 @@ impl DeviceSet {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             transports,
-            disks: config.disks.len(),
+            disks,
             balloon: balloon_handle,
             panic,
         })

@@ -5,7 +5,7 @@
 //! thread for the disks, one for the other devices and one for each virtual CPU,
 //! and supervises them until the machine ends.
 //!
-//! What any monitor has, whatever runs its CPUs ([`control_server`], [`lock`],
+//! What any monitor has, whatever runs its CPUs ([`control_server`], [`disks`], [`lock`],
 //! [`power_button`], [`signals`]), QEMU's supervisor in `app/machine` uses, too.
 //!
 //! Called by `crate::command`. This is where the parts are put together; it does
@@ -17,6 +17,7 @@ mod address_space;
 pub mod control_server;
 mod cpus;
 mod device_set;
+pub mod disks;
 mod lifecycle;
 pub mod lock;
 pub mod power_button;
@@ -178,7 +179,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
             .map_err(failed("restrict the file system"))?;
 
     let lifecycle = Arc::new(Lifecycle::new().map_err(failed("make an event"))?);
-    let (disks, others) = devices.transports.split_at(devices.disks);
+    let (disks, others) = devices.transports.split_at(devices.disks.len());
     // A disk may block; vsock must answer fast.
     let workers = [("disks", disks), ("devices", others)]
         .into_iter()
@@ -212,6 +213,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         cpus,
         workers,
         balloon: devices.balloon,
+        disks: devices.disks,
         button: PowerButton::new(config.vsock.socket.clone(), config.power_button_port),
         run_state: RunState::Running,
         deadline: None,

@@ -12,6 +12,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use super::control_server::{Connection, ControlSocket, MAX_CLIENTS};
 use super::cpus::Cpus;
+use super::disks::Disks;
 use super::lifecycle::Lifecycle;
 use super::power_button::PowerButton;
 use super::signals::TerminationSignals;
@@ -50,6 +51,7 @@ pub(super) struct Supervisor {
     pub(super) cpus: Cpus,
     pub(super) workers: Vec<Worker>,
     pub(super) balloon: BalloonHandle,
+    pub(super) disks: Disks,
     pub(super) button: PowerButton,
     pub(super) run_state: RunState,
     /// When a power-off becomes a forced one.
@@ -186,6 +188,7 @@ impl Supervisor {
                 };
                 Answer::Balloon(self.balloon.statistics(patience))
             }
+            Request::ResizeDisk { index } => self.disks.resize(index),
             Request::PowerOff { timeout_ms } => {
                 self.power_off(Duration::from_millis(timeout_ms));
                 Answer::Done

@@ -22,16 +22,16 @@ use virtio_bindings::{
         VIRTIO_F_VERSION_1,
     },
     virtio_mmio::{
-        VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
-        VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL,
-        VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_ACK,
-        VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH,
-        VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW,
-        VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_NUM_MAX,
-        VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH,
-        VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_BASE_HIGH, VIRTIO_MMIO_SHM_BASE_LOW,
-        VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW, VIRTIO_MMIO_STATUS,
-        VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
+        VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES,
+        VIRTIO_MMIO_DEVICE_FEATURES_SEL, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES,
+        VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING,
+        VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE,
+        VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH,
+        VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM,
+        VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL,
+        VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_BASE_HIGH,
+        VIRTIO_MMIO_SHM_BASE_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW,
+        VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
     },
     virtio_ring::VIRTIO_RING_F_EVENT_IDX,
 };
@@ -85,6 +85,9 @@ struct State {
     queue_select: u32,
     /// How often it needed a reset and that was told.
     failures: u32,
+    /// Counts changes that the device made to its configuration space (4.2.2.1): a
+    /// driver that reads a field in two pieces sees whether they belong together.
+    generation: u32,
 }
 
 impl MmioTransport {
@@ -127,6 +130,7 @@ impl MmioTransport {
                 driver_features: 0,
                 queue_select: 0,
                 failures: 0,
+                generation: 0,
             }),
         }))
     }
@@ -178,7 +182,7 @@ impl MmioTransport {
                 .map_or(0, |q| u32::from(q.max_size())),
             VIRTIO_MMIO_QUEUE_READY => state.selected_queue().map_or(0, |q| u32::from(q.ready())),
             VIRTIO_MMIO_STATUS => state.status,
-            // Also the configuration's generation: no device changes it by itself.
+            VIRTIO_MMIO_CONFIG_GENERATION => state.generation,
             _ => 0,
         }
     }
@@ -301,6 +305,13 @@ impl MmioTransport {
             }
             state.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
             reasons |= VIRTIO_MMIO_INT_CONFIG;
+        }
+        if outcome.config_changed {
+            state.generation = state.generation.wrapping_add(1);
+            // One that has not begun reads it when it does.
+            if state.is_live() {
+                reasons |= VIRTIO_MMIO_INT_CONFIG;
+            }
         }
         for (index, event) in self.queue_events.iter().enumerate() {
             if outcome.again >> index & 1 != 0 {

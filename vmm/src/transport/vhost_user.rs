@@ -5,6 +5,8 @@
 //! (QEMU) is trusted as far as memory mappings and queue addresses go; the guest
 //! behind it is not.
 
+mod config_change;
+
 use std::{
     io,
     os::{fd::AsRawFd, unix::net::UnixListener},
@@ -22,6 +24,7 @@ use vmm_sys_util::{
     eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd},
 };
 
+pub use self::config_change::ConfigChange;
 use super::TRANSPORT_FEATURES;
 use crate::devices::{GuestMemory, VirtioDevice, Virtqueues};
 
@@ -69,11 +72,16 @@ impl Server {
 }
 
 /// Serves `device` to the first front-end that connects to `listener`, on threads of
-/// its own.
+/// its own. It hears of changes of the configuration space through `config_change`,
+/// if the connection passes through that.
 ///
 /// # Errors
 /// When threads or event file descriptors cannot be made.
-pub fn serve(device: Box<dyn VirtioDevice>, listener: UnixListener) -> io::Result<Server> {
+pub fn serve(
+    device: Box<dyn VirtioDevice>,
+    listener: UnixListener,
+    config_change: ConfigChange,
+) -> io::Result<Server> {
     let name = format!("{:?}", device.device_type()).to_lowercase();
     let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
     let stopped = stop.try_clone()?;
@@ -81,7 +89,8 @@ pub fn serve(device: Box<dyn VirtioDevice>, listener: UnixListener) -> io::Resul
         .name(format!("vhost-{name}"))
         .spawn(move || {
             // Told at once: who waits for it may first wait for QEMU.
-            run(device, &name, listener, &stopped).inspect_err(|error| tracing::error!(%error))
+            run(device, &name, listener, config_change, &stopped)
+                .inspect_err(|error| tracing::error!(%error))
         })?;
     Ok(Server { stop, thread })
 }
@@ -90,6 +99,7 @@ fn run(
     device: Box<dyn VirtioDevice>,
     name: &str,
     listener: UnixListener,
+    config_change: ConfigChange,
     stop: &EventFd,
 ) -> io::Result<()> {
     if !wait_for_connection(&listener, stop)? {
@@ -101,7 +111,7 @@ fn run(
         .event_source()
         .map(|fd| fd.try_clone_to_owned())
         .transpose()?;
-    let back_end = Arc::new(BackEnd::new(device, memory.clone())?);
+    let back_end = Arc::new(BackEnd::new(device, memory.clone(), config_change)?);
     let describe = |error: vhost_user_backend::Error| {
         io::Error::other(format!("vhost-user back-end for {name}: {error}"))
     };
@@ -160,6 +170,7 @@ struct BackEnd {
     /// A queue had more than one call may take.
     again: EventFd,
     queues: usize,
+    config_change: ConfigChange,
     state: Mutex<State>,
 }
 
@@ -172,8 +183,13 @@ struct State {
 }
 
 impl BackEnd {
-    fn new(device: Box<dyn VirtioDevice>, memory: Memory) -> io::Result<Self> {
+    fn new(
+        device: Box<dyn VirtioDevice>,
+        memory: Memory,
+        config_change: ConfigChange,
+    ) -> io::Result<Self> {
         Ok(Self {
+            config_change,
             queues: device.queue_sizes().len(),
             device: Mutex::new(device),
             memory,
@@ -219,6 +235,12 @@ impl BackEnd {
                 vring.signal_used_queue()?;
             }
         }
+        drop(guards);
+        // Unlocked: the front-end comes back for the new configuration.
+        drop(device);
+        if outcome.config_changed {
+            self.config_change.notify()?;
+        }
         Ok(())
     }
 }
@@ -249,6 +271,7 @@ impl VhostUserBackend for BackEnd {
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE

@@ -43,6 +43,11 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
+    /// A PATCH of `path`.
+    pub(crate) fn patch(path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path)
+    }
+
     /// A DELETE of `path`.
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)

@@ -62,7 +62,10 @@ pub(crate) struct EngineArguments {
 }
 
 /// `dctl engine`.
-pub(crate) fn engine(arguments: &EngineArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn engine(
+    arguments: &EngineArguments,
+    machine: Option<String>,
+) -> Result<ExitCode, Failure> {
     let ready_fd = match arguments.ready_fd {
         Some(descriptor) => Some(leave_session(descriptor).map_err(|error| {
             Failure::engine(format_args!("cannot run in the background: {error}"))
@@ -71,7 +74,7 @@ pub(crate) fn engine(arguments: &EngineArguments) -> Result<ExitCode, Failure> {
     };
     let options = dctl_engine::Options {
         paths: Paths::from_environment().map_err(Failure::engine)?,
-        machine: DEFAULT_MACHINE.to_owned(),
+        machine: machine.unwrap_or_else(|| DEFAULT_MACHINE.to_owned()),
         ready_fd,
     };
     match dctl_engine::run(options) {

@@ -23,12 +23,13 @@ mod update;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use dctl_machine::DEFAULT_MACHINE;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     client::Client,
     failure::{ENGINE_FAILED, Failure},
-    launcher,
+    launcher::{self, Target},
     session::terminal,
 };
 
@@ -45,6 +46,14 @@ struct Arguments {
     /// Say what dctl does on standard error
     #[arg(short = 'D', long, global = true)]
     debug: bool,
+    /// The machine to use, instead of the one that `DCTL_MACHINE` names
+    #[arg(
+        id = "machine-name",
+        long = "machine",
+        value_name = "NAME",
+        global = true
+    )]
+    machine: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,7 +86,7 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Manage the machine that containers run in
+    /// Manage the machines that containers run in
     #[command(subcommand)]
     Machine(machine::MachineCommand),
     /// Manage dctl
@@ -280,12 +289,31 @@ impl From<SystemCommand> for Command {
 
 /// How commands reach the engine.
 #[derive(Debug)]
-struct Environment;
+struct Environment {
+    /// The machine that an option or an argument names.
+    machine: Option<String>,
+}
 
 impl Environment {
     /// The engine, started if need be.
     async fn engine(&self) -> Result<Client, Failure> {
-        launcher::connect().await
+        launcher::connect(&Target::choose(self.machine.as_deref())?).await
+    }
+
+    /// The same, for the machine `name` if there is one.
+    fn with_machine(&self, name: Option<&str>) -> Self {
+        Self {
+            machine: name.map(str::to_owned).or_else(|| self.machine.clone()),
+        }
+    }
+
+    /// The name of the machine that commands are about.
+    fn machine_name(&self) -> Result<String, Failure> {
+        match Target::choose(self.machine.as_deref())? {
+            Target::Machine(name) => Ok(name),
+            // Somebody else's engine knows only the one that it serves.
+            Target::Socket(_) => Ok(DEFAULT_MACHINE.to_owned()),
+        }
     }
 
     /// The engine, with a machine that runs.
@@ -306,17 +334,20 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode
         Err(error) => return usage(&error),
     };
     match arguments.command {
-        Command::Engine(engine) => host::engine(&engine),
+        Command::Engine(engine) => host::engine(&engine, arguments.machine),
         Command::Completion(completion) => {
             host::completion(&completion).map(|()| ExitCode::SUCCESS)
         }
         command => {
             log(arguments.debug);
+            let environment = Environment {
+                machine: arguments.machine,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(|error| Failure::engine(format_args!("cannot start: {error}")))?;
-            let result = runtime.block_on(dispatch(&Environment, command));
+            let result = runtime.block_on(dispatch(&environment, command));
             // What still reads or writes has nothing to do with the result.
             runtime.shutdown_background();
             result.map(|()| ExitCode::SUCCESS)

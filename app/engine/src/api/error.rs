@@ -85,9 +85,13 @@ impl From<CallError> for ApiError {
 impl From<dctl_machine::Error> for ApiError {
     fn from(error: dctl_machine::Error) -> Self {
         let status = match error {
-            dctl_machine::Error::Running(_) | dctl_machine::Error::OtherDriver { .. } => {
-                StatusCode::CONFLICT
+            dctl_machine::Error::Running(_)
+            | dctl_machine::Error::Exists(_)
+            | dctl_machine::Error::OtherDriver { .. } => StatusCode::CONFLICT,
+            dctl_machine::Error::Unacceptable(_) | dctl_machine::Error::InvalidName(_) => {
+                StatusCode::BAD_REQUEST
             }
+            dctl_machine::Error::NoSuchMachine(_) => StatusCode::NOT_FOUND,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

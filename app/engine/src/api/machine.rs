@@ -7,9 +7,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use dctl_machine::{Change, Changed};
 use guest_protocol::{
     container::ExecConfig,
-    methods::{MachineLogs, MachineShell},
+    methods::{DiskGrow, MachineLogs, MachineShell},
 };
 use serde_json::Value;
 
@@ -62,6 +63,33 @@ pub(super) async fn restart(State(context): State<Context>) -> Result<StatusCode
 pub(super) async fn remove(State(context): State<Context>) -> Result<StatusCode, ApiError> {
     context.agent.guest().stop().await?;
     context.agent.guest().remove().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PATCH /dctl/machine`: other processors, memory or disk, see [`Change`]; answers
+/// with what came of it. The disk of a machine that runs is larger when it answers,
+/// its file system with it.
+pub(super) async fn change(
+    State(context): State<Context>,
+    body: Bytes,
+) -> Result<Json<Changed>, ApiError> {
+    let change: Change = parameters::json(&body)?;
+    let mut changed = context.agent.guest().change(change).await?;
+    if let Some(size) = changed.disk_grown
+        && let Err(error) = context.agent.call_running(DiskGrow { size }).await
+    {
+        changed.restart_needed = true;
+        changed.warnings.push(format!(
+            "the disk has grown; its file system does so at the next start: {error}"
+        ));
+    }
+    Ok(Json(changed))
+}
+
+/// `POST /dctl/machine/reset`: stops it and empties its disk.
+pub(super) async fn reset(State(context): State<Context>) -> Result<StatusCode, ApiError> {
+    context.agent.guest().stop().await?;
+    context.agent.guest().reset().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

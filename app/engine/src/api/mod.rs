@@ -122,11 +122,14 @@ fn machine_routes() -> Router<Context> {
     Router::new()
         .route(
             "/dctl/machine",
-            get(machine::status).delete(machine::remove),
+            get(machine::status)
+                .patch(machine::change)
+                .delete(machine::remove),
         )
         .route("/dctl/machine/start", post(machine::start))
         .route("/dctl/machine/stop", post(machine::stop))
         .route("/dctl/machine/restart", post(machine::restart))
+        .route("/dctl/machine/reset", post(machine::reset))
         .route("/dctl/machine/logs", get(machine::logs))
         .route("/dctl/machine/shell", post(machine::shell))
         .route("/dctl/engine/stop", post(machine::stop_engine))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::http::Method;
-use dctl_machine::{DriverKind, Error};
+use dctl_machine::{Change, Changed, DriverKind, Error};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -64,6 +64,20 @@ impl Guest for SocketGuest {
 
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         async { Ok(()) }.boxed()
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Changed, Error>> {
+        async move {
+            Ok(Changed {
+                restart_needed: change.cpus.is_some(),
+                ..Changed::default()
+            })
+        }
+        .boxed()
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async { Err(Error::Running("test".to_owned())) }.boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {

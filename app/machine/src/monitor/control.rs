@@ -53,6 +53,14 @@ impl Control {
         }
     }
 
+    /// Has the monitor take over the size of a disk's image; returns it in bytes.
+    pub(crate) async fn resize_disk(&mut self, index: u16) -> Result<u64> {
+        match self.ask(Request::ResizeDisk { index }).await? {
+            Answer::DiskSize { bytes } => Ok(bytes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub(crate) async fn power_off(&mut self, within: Duration) -> Result<()> {
         let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         match self.ask(Request::PowerOff { timeout_ms }).await? {

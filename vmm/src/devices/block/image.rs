@@ -60,18 +60,11 @@ impl Image {
             .write(!read_only)
             .open(path)
             .map_err(fail)?;
-        let metadata = file.metadata().map_err(fail)?;
-        let length = if metadata.file_type().is_block_device() {
-            // Its metadata has no length; its end has.
-            rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
-                .map_err(|error| fail(error.into()))?
-        } else if metadata.is_file() {
-            metadata.len()
-        } else {
-            return Err(OpenError::NoFile {
+        let length = length(&file)
+            .map_err(fail)?
+            .ok_or_else(|| OpenError::NoFile {
                 path: path.to_owned(),
-            });
-        };
+            })?;
         let sectors = length >> SECTOR_SHIFT;
         if sectors == 0 {
             return Err(OpenError::Empty {
@@ -87,6 +80,21 @@ impl Image {
 
     pub(super) fn sectors(&self) -> u64 {
         self.sectors
+    }
+
+    /// Looks at the file's length again, and says whether the disk is larger now. It
+    /// never becomes smaller: the guest counts on what it was told.
+    pub(super) fn grow(&mut self) -> io::Result<bool> {
+        let length = length(&self.file)?.ok_or(io::ErrorKind::InvalidInput)?;
+        let sectors = length >> SECTOR_SHIFT;
+        if sectors < self.sectors {
+            return Err(io::Error::other(format!(
+                "the image has only {length} bytes: a disk cannot shrink"
+            )));
+        }
+        let grew = sectors > self.sectors;
+        self.sectors = sectors;
+        Ok(grew)
     }
 
     pub(super) fn read_only(&self) -> bool {
@@ -177,6 +185,16 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// The length of a file or a block device in bytes; nothing else has one.
+fn length(file: &File) -> io::Result<Option<u64>> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() {
+        // Its metadata has no length; its end has.
+        return Ok(Some(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?));
+    }
+    Ok(metadata.is_file().then(|| metadata.len()))
 }
 
 /// Bytes of the image, all of them on it.

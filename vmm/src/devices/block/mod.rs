@@ -6,9 +6,13 @@
 
 mod image;
 mod request;
+mod resize;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use image::Image;
 pub use image::OpenError;
+pub use resize::BlockHandle;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
     VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
@@ -45,6 +49,7 @@ pub struct Block {
     features: u64,
     /// The host failed the last request: it is said once, not for each.
     failing: bool,
+    handle: BlockHandle,
 }
 
 impl Block {
@@ -54,12 +59,22 @@ impl Block {
     /// When it cannot be opened, or is no file or block device.
     pub fn open(config: &DiskConfig) -> Result<Self, OpenError> {
         let id = config.path.file_name().unwrap_or_default();
+        let handle = BlockHandle::new().map_err(|source| OpenError::Open {
+            path: config.path.clone(),
+            source,
+        })?;
         Ok(Self {
             image: Image::open(&config.path, config.read_only)?,
             id: id.to_string_lossy().into_owned(),
             features: 0,
             failing: false,
+            handle,
         })
+    }
+
+    /// What tells it that its image has grown, for other threads.
+    pub fn handle(&self) -> BlockHandle {
+        self.handle.clone()
     }
 
     fn has(&self, feature: u32) -> bool {
@@ -140,6 +155,25 @@ impl VirtioDevice for Block {
             }
             self.failing = done.failure.is_some();
         }
+    }
+
+    /// Readable when somebody wants it to look at its image again.
+    fn event_source(&self) -> Option<BorrowedFd<'_>> {
+        let asked = self.handle.shared().asked.as_raw_fd();
+        // SAFETY: the descriptor is open for as long as the handle, which `self` has.
+        Some(unsafe { BorrowedFd::borrow_raw(asked) })
+    }
+
+    fn process_event(&mut self, queues: &mut Virtqueues<'_>) {
+        let shared = self.handle.shared();
+        // Emptied first: who asks after this is answered by a call of its own.
+        let _ = shared.asked.read();
+        let grown = self.image.grow();
+        if let Ok(true) = grown {
+            queues.config_changed();
+        }
+        let size = self.image.sectors() << SECTOR_SHIFT;
+        shared.answer(grown.map(|_| size));
     }
 
     fn reset(&mut self) {

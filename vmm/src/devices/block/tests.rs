@@ -356,3 +356,60 @@ fn configuration_space_is_the_specification_s() {
     rig.disk.read_config(usize::MAX, &mut beyond);
     assert_eq!(beyond, [0; 8]);
 }
+
+#[test]
+fn a_disk_grows_when_it_is_asked_to_and_never_shrinks() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+    let mut rig = Rig::new(false);
+    let file = File::options()
+        .write(true)
+        .open(rig.directory.path().join("data.raw"))
+        .unwrap();
+    let mut resize = |length: usize| {
+        file.set_len(length as u64).unwrap();
+        let handle = rig.disk.handle();
+        let asking = std::thread::spawn(move || handle.resize(PATIENCE));
+        let source = rig.disk.event_source().unwrap();
+        let mut readable = [rustix::event::PollFd::from_borrowed_fd(
+            source,
+            rustix::event::PollFlags::IN,
+        )];
+        rustix::event::poll(&mut readable, None).unwrap();
+        let outcome = call(
+            &mut rig.disk,
+            &mut rig.queues,
+            &rig.memory,
+            |disk, queues| disk.process_event(queues),
+        );
+        let mut capacity = [0; 8];
+        rig.disk.read_config(0, &mut capacity);
+        (
+            asking.join().unwrap(),
+            outcome.config_changed,
+            u64::from_le_bytes(capacity) << SECTOR_SHIFT,
+        )
+    };
+    let grown = 2 * DISK as u64;
+    let (answer, told, capacity) = resize(2 * DISK);
+    assert_eq!((answer.unwrap(), told, capacity), (grown, true, grown));
+    let (answer, told, _) = resize(2 * DISK);
+    assert_eq!((answer.unwrap(), told), (grown, false));
+    let (answer, told, capacity) = resize(DISK);
+    assert!(answer.unwrap_err().to_string().contains("shrink"));
+    assert_eq!((told, capacity), (false, grown));
+    // The new part can be used.
+    file.set_len(grown).unwrap();
+    let last = (grown >> SECTOR_SHIFT) - 1;
+    assert_eq!(rig.request(OUT, last, &[9; 512], 0, 512), (OK, 1));
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_disk_that_does_not_answer() {
+    let rig = Rig::new(false);
+    let error = rig
+        .disk
+        .handle()
+        .resize(std::time::Duration::from_millis(1))
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}

@@ -244,3 +244,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_driver_is_told_when_the_configuration_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    let disk = crate::devices::block::Block::open(&crate::config::DiskConfig {
+        path: path.clone(),
+        read_only: false,
+    })
+    .unwrap();
+    let handle = disk.handle();
+    let interrupt = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).unwrap();
+    let transport =
+        MmioTransport::new(Box::new(disk), memory(), interrupt.try_clone().unwrap()).unwrap();
+    let worker = Worker::spawn("disks", vec![Arc::clone(&transport)], || Ok(())).unwrap();
+    negotiate(&transport, 1 << VIRTIO_F_VERSION_1);
+    set(&transport, VIRTIO_MMIO_STATUS, 15);
+    let before = get(&transport, VIRTIO_MMIO_CONFIG_GENERATION);
+    std::fs::write(&path, [0; 8192]).unwrap();
+    assert_eq!(handle.resize(Duration::from_secs(20)).unwrap(), 8192);
+    wait_for(&interrupt);
+    assert_eq!(
+        get(&transport, VIRTIO_MMIO_INTERRUPT_STATUS),
+        VIRTIO_MMIO_INT_CONFIG
+    );
+    assert_ne!(get(&transport, VIRTIO_MMIO_CONFIG_GENERATION), before);
+    assert_eq!(get(&transport, VIRTIO_MMIO_CONFIG), 16);
+    worker.stop().unwrap();
+}

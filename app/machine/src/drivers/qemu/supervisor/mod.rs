@@ -31,11 +31,12 @@ use dctl_vmm::{
     monitor::{
         Outcome,
         control_server::ControlSocket,
+        disks::Disks,
         lock::{LockError, MachineLock},
         power_button::PowerButton,
         signals::TerminationSignals,
     },
-    transport::vhost_user,
+    transport::vhost_user::{self, ConfigChange},
 };
 use rustix::fs::Mode;
 
@@ -110,8 +111,10 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
 
     let mut servers = Servers::new().map_err(failed("serve devices"))?;
     let mut back_ends = BackEnds::default();
+    let mut disks = Disks::default();
     for disk in &config.disks {
         let device = Block::open(disk).map_err(bad_configuration)?;
+        disks.push(device.handle());
         let socket = serve(Box::new(device), config, &mut servers)?;
         back_ends.disks.push(socket);
     }
@@ -120,7 +123,7 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
 
     let qemu = Qemu::spawn(&program, config, back_ends).map_err(failed("start QEMU"))?;
     let button = PowerButton::new(config.vsock.socket.clone(), config.power_button_port);
-    let outcome = Session::new(config, started, qemu, console, button)
+    let outcome = Session::new(config, started, qemu, console, disks, button)
         .and_then(|session| session.run(&control, &signals, &servers))
         .map_err(failed("supervise the machine"))?;
     servers.wait().map_err(failed("serve the devices"))?;
@@ -141,10 +144,13 @@ fn serve(
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
-        let stream = UnixStream::connect(&path)?;
+        let back_end = UnixStream::connect(&path)?;
         std::fs::remove_file(&path)?;
-        servers.add(vhost_user::serve(device, listener)?)?;
-        Ok(stream)
+        let config_change = ConfigChange::default();
+        let (qemu, front_end) = UnixStream::pair()?;
+        config_change.relay(front_end, back_end)?;
+        servers.add(vhost_user::serve(device, listener, config_change)?)?;
+        Ok(qemu)
     };
     connect().map_err(failed("serve a device"))
 }

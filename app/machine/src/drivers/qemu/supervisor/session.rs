@@ -16,6 +16,7 @@ use dctl_vmm::{
     monitor::{
         Outcome,
         control_server::{Connection, ControlSocket, MAX_CLIENTS},
+        disks::Disks,
         power_button::PowerButton,
         signals::TerminationSignals,
     },
@@ -55,6 +56,7 @@ pub(super) struct Session<'a> {
     qmp: Qmp,
     console: ConsoleLog,
     messages: Messages,
+    disks: Disks,
     button: PowerButton,
     run_state: RunState,
     /// QEMU's CPUs have begun to run.
@@ -94,6 +96,7 @@ impl<'a> Session<'a> {
         started: Instant,
         qemu: Qemu,
         console: ConsoleLog,
+        disks: Disks,
         button: PowerButton,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -103,6 +106,7 @@ impl<'a> Session<'a> {
             qemu,
             console,
             messages: Messages::default(),
+            disks,
             button,
             run_state: RunState::Running,
             began: false,
@@ -326,6 +330,7 @@ impl<'a> Session<'a> {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Balloon => self.balloon().map(Answer::Balloon),
+            Request::ResizeDisk { index } => Ok(self.disks.resize(index)),
             Request::PowerOff { timeout_ms } => {
                 self.power_off(Duration::from_millis(timeout_ms));
                 Ok(Answer::Done)

@@ -1,19 +1,22 @@
-//! `machine`: the micro-VM itself.
+//! `machine`: micro-VMs themselves. What a machine that may run is asked, goes
+//! through its engine; what is about machines that are off ([`list`], [`transfer`],
+//! making one) does not start an engine for it.
 
-use std::path::PathBuf;
+mod list;
+mod settings;
+mod status;
+mod transfer;
 
 use clap::{Args, Subcommand};
-use serde::Deserialize;
-use serde_json::Value;
+use dctl_machine::DEFAULT_MACHINE;
 
+use self::status::{RunState, Status};
 use super::{Environment, exec};
 use crate::{
     client::{Call, Client},
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
-    output::{human, json},
     session::{self, Plan, terminal},
-    template::Template,
 };
 
 /// Names the exec behind a shell in the machine.
@@ -22,41 +25,68 @@ const EXEC_ID: &str = "dctl-exec-id";
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachineCommand {
-    /// Boot the machine
-    Start(StartArguments),
-    /// Power the machine off; containers are stopped first
-    Stop,
-    /// Power the machine off and boot it again
-    Restart(StartArguments),
-    /// Show what the machine is and how it does
-    Status(StatusArguments),
+    /// Make a machine; it boots when a command needs it
+    Create(settings::CreateArguments),
+    /// Save a machine that is off, with all that is in it, to a file
+    Export(transfer::ExportArguments),
+    /// Make a machine of what was saved by export
+    Import(transfer::ImportArguments),
+    /// Return low-level information on machines
+    Inspect(status::InspectArguments),
     /// Fetch the log of the machine's agent
     Logs(LogsArguments),
+    /// List machines
+    #[command(visible_alias = "list")]
+    Ls(list::ListArguments),
+    /// Empty the machine: containers, images and volumes go, its settings stay
+    Reset(RemoveArguments),
+    /// Power the machine off and boot it again
+    Restart(StartArguments),
+    /// Remove the machine with all that is in it
+    #[command(visible_alias = "remove")]
+    Rm(RemoveArguments),
+    /// Change processors, memory or disk of the machine
+    Set(settings::SetArguments),
     /// Open a shell in the machine, outside of all containers
     Shell(ShellArguments),
-    /// Remove the machine with all containers and images in it
-    Rm(RemoveArguments),
+    /// Boot the machine
+    Start(StartArguments),
+    /// Show what the machine is and how it does
+    Status(status::StatusArguments),
+    /// Power the machine off; containers are stopped first
+    Stop(StopArguments),
+}
+
+/// Which machine, where `--machine` may say so as well.
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The machine
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
 }
 
 /// Arguments of `machine start` and `machine restart`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArguments {
+    #[command(flatten)]
+    name: Name,
     /// What boots it, instead of what the probe finds: "kvm" or "qemu"
     #[arg(long, value_name = "DRIVER", value_parser = ["kvm", "qemu"])]
     driver: Option<String>,
 }
 
-/// Arguments of `machine status`.
+/// Arguments of `machine stop`.
 #[derive(Debug, Args)]
-pub(crate) struct StatusArguments {
-    /// "json", or a Go template
-    #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
+pub(crate) struct StopArguments {
+    #[command(flatten)]
+    name: Name,
 }
 
 /// Arguments of `machine logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArguments {
+    #[command(flatten)]
+    name: Name,
     /// Follow log output
     #[arg(short, long)]
     follow: bool,
@@ -80,77 +110,55 @@ pub(crate) struct ShellArguments {
     command: Vec<String>,
 }
 
-/// Arguments of `machine rm`.
+/// Arguments of `machine rm` and `machine reset`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArguments {
+    #[command(flatten)]
+    name: Name,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
 
-/// `GET /dctl/machine`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RunState {
-    Off,
-    Starting,
-    Running,
-    Paused,
-    PoweringOff,
-    #[serde(other)]
-    Unresponsive,
-}
-
-#[derive(Debug, Deserialize)]
-struct Choice {
-    driver: String,
-    reason: String,
-    #[serde(default)]
-    fresh: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Status {
-    name: String,
-    state: RunState,
-    driver: Option<Choice>,
-    cpus: u32,
-    memory_mib: u64,
-    disk_size: u64,
-    disk_used: u64,
-    process_id: Option<u32>,
-    uptime_ms: Option<u64>,
-    balloon: Option<Balloon>,
-    last_exit: Option<String>,
-    console_log: PathBuf,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Balloon {
-    reported_bytes: u64,
-}
-
 /// `dctl machine …`.
 pub(crate) async fn run(environment: &Environment, command: MachineCommand) -> Result<(), Failure> {
+    let named = |name: &Name| environment.with_machine(name.name.as_deref());
     match command {
-        MachineCommand::Start(arguments) => {
-            let client = environment.engine().await?;
-            ensure_running(&client, arguments.driver.as_deref()).await
+        MachineCommand::Create(arguments) => settings::create(&arguments).await,
+        MachineCommand::Export(arguments) => {
+            transfer::export(&named(&arguments.name), &arguments).await
         }
-        MachineCommand::Stop => {
+        MachineCommand::Import(arguments) => transfer::import(environment, &arguments).await,
+        MachineCommand::Inspect(arguments) => status::inspect(environment, &arguments).await,
+        MachineCommand::Logs(arguments) => logs(&named(&arguments.name), &arguments).await,
+        MachineCommand::Ls(arguments) => list::run(&arguments).await,
+        MachineCommand::Reset(arguments) => {
+            let environment = named(&arguments.name);
+            let question = format!(
+                "This removes all containers, images and volumes in the machine {}.",
+                environment.machine_name()?
+            );
+            confirm(&question, arguments.force)?;
             let client = environment.engine().await?;
-            Ok(client.done(&Call::post("/dctl/machine/stop")).await?)
+            Ok(client.done(&Call::post("/dctl/machine/reset")).await?)
         }
         MachineCommand::Restart(arguments) => {
-            let client = environment.engine().await?;
+            let client = named(&arguments.name).engine().await?;
             client.done(&Call::post("/dctl/machine/stop")).await?;
             ensure_running(&client, arguments.driver.as_deref()).await
         }
-        MachineCommand::Status(arguments) => status(environment, &arguments).await,
-        MachineCommand::Logs(arguments) => logs(environment, &arguments).await,
+        MachineCommand::Rm(arguments) => remove(&named(&arguments.name), &arguments).await,
+        MachineCommand::Set(arguments) => settings::set(&named(&arguments.name), &arguments).await,
         MachineCommand::Shell(arguments) => shell(environment, arguments).await,
-        MachineCommand::Rm(arguments) => remove(environment, &arguments).await,
+        MachineCommand::Start(arguments) => {
+            let client = named(&arguments.name).engine().await?;
+            ensure_running(&client, arguments.driver.as_deref()).await
+        }
+        MachineCommand::Status(arguments) => status::run(&named(&arguments.name), &arguments).await,
+        MachineCommand::Stop(arguments) => {
+            let client = named(&arguments.name).engine().await?;
+            Ok(client.done(&Call::post("/dctl/machine/stop")).await?)
+        }
     }
 }
 
@@ -231,72 +239,6 @@ impl Drop for StatusLine {
     }
 }
 
-async fn status(environment: &Environment, arguments: &StatusArguments) -> Result<(), Failure> {
-    let client = environment.engine().await?;
-    let value: Value = client.json(&Call::get("/dctl/machine")).await?;
-    match arguments.format.as_deref() {
-        None | Some("") => {
-            let status = Status::deserialize(&value).map_err(Failure::engine)?;
-            failure::print(describe(&status))
-        }
-        Some("json") => failure::print_line(json::pretty(&value).map_err(Failure::engine)?),
-        Some(template) => failure::print_line(Template::parse(template)?.render(&value, None)?),
-    }
-}
-
-fn describe(status: &Status) -> String {
-    let state = match status.state {
-        RunState::Off => "off",
-        RunState::Starting => "starting",
-        RunState::Running => "running",
-        RunState::Paused => "paused",
-        RunState::PoweringOff => "powering off",
-        RunState::Unresponsive => "unresponsive",
-    };
-    let mut lines = vec![
-        ("Name", status.name.clone()),
-        ("State", state.to_owned()),
-        ("CPUs", status.cpus.to_string()),
-        ("Memory", human::binary_size(status.memory_mib << 20)),
-    ];
-    if status.disk_size > 0 {
-        lines.push((
-            "Disk",
-            format!(
-                "{}, {} used on this host",
-                human::binary_size(status.disk_size),
-                human::binary_size(status.disk_used)
-            ),
-        ));
-    }
-    if let Some(choice) = &status.driver {
-        lines.push(("Driver", format!("{} ({})", choice.driver, choice.reason)));
-    }
-    if let Some(process) = status.process_id {
-        lines.push(("Process", process.to_string()));
-    }
-    if let Some(uptime) = status.uptime_ms {
-        let seconds = i64::try_from(uptime / 1000).unwrap_or(i64::MAX);
-        lines.push(("Up", human::duration(seconds)));
-    }
-    if let Some(balloon) = &status.balloon {
-        let returned = human::binary_size(balloon.reported_bytes);
-        lines.push(("Returned", format!("{returned} of memory so far")));
-    }
-    if let Some(reason) = &status.last_exit {
-        lines.push(("Last exit", reason.clone()));
-    }
-    let lines: Vec<_> = lines
-        .into_iter()
-        .map(|(name, value)| format!("{:<11}{value}", format!("{name}:")))
-        .collect();
-    lines.join(
-        "
-",
-    ) + "
-"
-}
-
 async fn logs(environment: &Environment, arguments: &LogsArguments) -> Result<(), Failure> {
     if arguments.console {
         let client = environment.engine().await?;
@@ -348,43 +290,34 @@ async fn shell(environment: &Environment, arguments: ShellArguments) -> Result<(
 }
 
 async fn remove(environment: &Environment, arguments: &RemoveArguments) -> Result<(), Failure> {
-    if !arguments.force {
-        if !terminal::stdin_is_terminal() {
-            return Err(Failure::new(
-                "this removes the machine with all containers and images in it: say so with --force",
-            ));
-        }
-        failure::print(
-            "This removes the machine with all containers and images in it.\nAre you sure you want to continue? [y/N] ",
-        )?;
-        let mut answer = String::new();
-        std::io::stdin()
-            .read_line(&mut answer)
-            .map_err(|error| Failure::new(format!("cannot read the answer: {error}")))?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::silent(1));
-        }
-    }
+    let name = environment.machine_name()?;
+    let question = format!("This removes the machine {name} with all containers and images in it.");
+    confirm(&question, arguments.force)?;
     let client = environment.engine().await?;
-    Ok(client.done(&Call::delete("/dctl/machine")).await?)
+    client.done(&Call::delete("/dctl/machine")).await?;
+    if name != DEFAULT_MACHINE {
+        // It has nothing to serve any more.
+        client.done(&Call::post("/dctl/engine/stop")).await?;
+    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_status_is_described() {
-        let status: Status = serde_json::from_value(json!({
-            "name": "default", "state": "running",
-            "driver": { "driver": "qemu", "reason": "KVM is not usable", "forced": false, "fresh": true },
-            "cpus": 2, "memory_mib": 4096, "disk_size": 68_719_476_736_u64, "disk_used": 12_582_912,
-            "process_id": 42, "uptime_ms": 180_000, "balloon": { "reported_bytes": 1_073_741_824 },
-            "last_exit": null, "console_log": "/c", "monitor_log": "/m",
-        }))
-        .unwrap();
-        insta::assert_snapshot!(describe(&status));
+/// Asks on the terminal, unless `force` says that it was decided already.
+fn confirm(what: &str, force: bool) -> Result<(), Failure> {
+    if force {
+        return Ok(());
+    }
+    if !terminal::stdin_is_terminal() {
+        return Err(Failure::new(format!("{what} Say so with --force.")));
+    }
+    failure::print(format!("{what}\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(format!("cannot read the answer: {error}")))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::silent(1))
     }
 }
