@@ -9,6 +9,7 @@
 mod assets;
 mod bench;
 mod cache;
+mod campaign;
 mod cpio;
 mod fuzz;
 mod initramfs;
@@ -71,6 +72,8 @@ enum Task {
     Test(test::Options),
     /// Measure, and print ratios
     Bench(bench::Options),
+    /// Kill what runs at random moments, and look at what is left
+    Campaign(campaign::Options),
     /// Run the fuzz targets, each for a bounded time
     Fuzz(fuzz::Options),
 }
@@ -113,6 +116,7 @@ fn run(task: Task) -> Result<ExitCode> {
             return test::run(&places, &options);
         }
         Task::Bench(options) => return bench::run(&places, &options),
+        Task::Campaign(options) => campaign::run(&places, &options)?,
         Task::Fuzz(options) => return fuzz::run(&places, &options),
     }
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::cache::{Key, Places};
 use crate::fuzz;
 use crate::kernel::{self, Arch};
-use crate::{assets, lab, package, process, rust};
+use crate::{assets, campaign, lab, package, process, rust};
 
 /// Which stages.
 #[derive(clap::Args)]
@@ -38,6 +38,8 @@ enum Stage {
     Kernel,
     /// Unit and property tests, and hand-made guests on this machine's /dev/kvm
     Unit,
+    /// The agent killed 200 times at random moments
+    Campaign,
     /// The commands a user types, through the driver that this machine has
     EndToEnd,
     /// The same through the kvm driver, in the lab
@@ -102,6 +104,13 @@ impl Stage {
                 .into_iter()
                 .try_for_each(|arch| kernel::check(places, arch)),
             Self::Unit => unit(places),
+            Self::Campaign => campaign::run(
+                places,
+                &campaign::Options {
+                    rounds: 200,
+                    seed: 1,
+                },
+            ),
             Self::EndToEnd => end_to_end(places),
             Self::Lab => in_lab(places),
             Self::Fuzz => {

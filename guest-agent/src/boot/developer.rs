@@ -129,7 +129,15 @@ fn prepare(options: &Options) -> Result<PathBuf> {
         .context("cannot mount cgroup v2")?;
     }
     mounts::delegate_controllers(Path::new("/sys/fs/cgroup")).context("cannot make cgroups")?;
-    std::fs::create_dir_all(data.join("run")).context("cannot make the data folder")?;
+    // What a machine loses with its memory is lost here, too.
+    let run = data.join("run");
+    match std::fs::remove_dir_all(&run) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("cannot clear away what an earlier run left");
+        }
+        _ => {}
+    }
+    std::fs::create_dir_all(run).context("cannot make the data folder")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("cannot adopt orphans")?;
     Ok(data)
 }

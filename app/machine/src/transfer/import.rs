@@ -41,7 +41,7 @@ impl Machine {
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Self> {
         let paths = paths.clone();
-        blocking(move || import(&paths, input, name, progress)).await
+        blocking(move || import(&paths, input, name.as_deref(), progress)).await
     }
 }
 
@@ -52,7 +52,7 @@ fn damaged(problem: impl std::fmt::Display) -> Error {
 fn import(
     paths: &Paths,
     input: impl Read,
-    name: Option<String>,
+    name: Option<&str>,
     mut progress: impl FnMut(Progress),
 ) -> Result<Machine> {
     let mut decoder = zstd::stream::read::Decoder::new(input).map_err(damaged)?;
@@ -66,7 +66,7 @@ fn import(
     let header = members.text(HEADER)?;
     let header: Header = serde_json::from_slice(&header).map_err(damaged)?;
     check(&header)?;
-    let machine = Machine::open(paths, name.as_deref().unwrap_or(&header.name))?;
+    let machine = Machine::open(paths, name.unwrap_or(&header.name))?;
     if machine.exists() {
         return Err(Error::Exists(machine.name().to_owned()));
     }

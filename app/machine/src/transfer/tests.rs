@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Change, Error, Machine, Paths, Settings, disk};
 
-const DISK_BYTES: u64 = 1 << 30;
+const DISK_BYTES: u64 = 64 << 20;
 
 struct Home {
     _directory: tempfile::TempDir,
@@ -37,7 +37,7 @@ impl Home {
         let path = machine.files().disk();
         disk::prepare(&path, DISK_BYTES).unwrap();
         let disk = OpenOptions::new().write(true).open(path).unwrap();
-        for (offset, byte) in [(0, 1), (300 << 20, 2), (DISK_BYTES - 4096, 3)] {
+        for (offset, byte) in [(0, 1), (30 << 20, 2), (DISK_BYTES - 4096, 3)] {
             disk.write_all_at(&[byte; 4096], offset).unwrap();
         }
         machine
@@ -138,8 +138,11 @@ async fn a_stream_that_was_cut_off_anywhere_leaves_nothing() {
     }
 }
 
+/// Name, kind and contents.
+type Member<'a> = (&'a str, tar::EntryType, &'a [u8]);
+
 /// A stream with these members, each with a header of its own making.
-fn stream(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+fn stream(members: &[Member<'_>]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, kind, contents) in members {
         let mut header = tar::Header::new_ustar();
@@ -173,7 +176,7 @@ async fn hostile_streams_are_refused_and_leave_nothing() {
     let first = format!("{DISK}{:016x}", 0);
     let far = format!("{DISK}{:016x}", 8192);
     let wrapped = format!("{DISK}{:016x}", u64::MAX);
-    let streams: Vec<(&str, Vec<(&str, tar::EntryType, &[u8])>)> = vec![
+    let streams: Vec<(&str, Vec<Member<'_>>)> = vec![
         ("no header", vec![(SETTINGS, FILE, b"")]),
         ("an impossible disk", vec![(HEADER, FILE, &huge)]),
         (

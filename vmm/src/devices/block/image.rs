@@ -194,7 +194,7 @@ fn length(file: &File) -> io::Result<Option<u64>> {
         // Its metadata has no length; its end has.
         return Ok(Some(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?));
     }
-    Ok(metadata.is_file().then(|| metadata.len()))
+    Ok(metadata.is_file().then_some(metadata.len()))
 }
 
 /// Bytes of the image, all of them on it.

@@ -1,0 +1,118 @@
+//! What must be there: what one worker was told, and what its last call, which the
+//! kill cut off, may have changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something that is known, or was about to become something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot<T> {
+    /// What was acknowledged last.
+    pub(crate) known: T,
+    /// What the call under way would make of it.
+    pub(crate) pending: Option<T>,
+}
+
+impl<T: PartialEq> Slot<T> {
+    pub(crate) fn new(known: T) -> Self {
+        Self {
+            known,
+            pending: None,
+        }
+    }
+
+    pub(crate) fn allows(&self, found: &T) -> bool {
+        self.known == *found || self.pending.as_ref() == Some(found)
+    }
+
+    /// It turned out to be this.
+    pub(crate) fn settle(&mut self, found: T) {
+        self.known = found;
+        self.pending = None;
+    }
+}
+
+/// A container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Its id, when it was told.
+    pub(crate) id: Option<String>,
+    /// Its image's id.
+    pub(crate) image: String,
+    /// How its last run ended, when that was told.
+    pub(crate) exit_code: Option<i64>,
+    /// Its anonymous volumes, once they are known.
+    pub(crate) volumes: Option<Vec<String>>,
+    /// The named volume that it writes to.
+    pub(crate) named: Option<String>,
+}
+
+/// What one worker knows. Its names are nobody else's.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// The worker's number: it is in all names.
+    pub(crate) number: usize,
+    /// Image ids by tag.
+    pub(crate) tags: BTreeMap<String, Slot<Option<String>>>,
+    /// Containers by name; `None` for one that is gone.
+    pub(crate) containers: BTreeMap<String, Slot<Option<Made>>>,
+    /// What named volumes hold, by name.
+    pub(crate) tokens: BTreeMap<String, Slot<Option<String>>>,
+    /// Anonymous volumes that their containers left behind.
+    pub(crate) kept: BTreeSet<String>,
+    /// Anonymous volumes that may be either.
+    pub(crate) doubtful: BTreeSet<String>,
+    /// Groups of names of which all exist or none: tags of one call.
+    pub(crate) together: Vec<String>,
+    /// Two names of which one exists: a container being renamed.
+    pub(crate) renamed: Option<(String, String)>,
+    /// The container that was being run.
+    pub(crate) running: Option<String>,
+    /// All ids ever given out.
+    pub(crate) ids: BTreeSet<String>,
+    /// Makes each token, image and container one of its own.
+    pub(crate) counter: u32,
+}
+
+impl Model {
+    pub(crate) fn new(number: usize) -> Self {
+        Self {
+            number,
+            tags: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            together: Vec::new(),
+            renamed: None,
+            running: None,
+            ids: BTreeSet::new(),
+            counter: 0,
+        }
+    }
+
+    /// A number that was not used before.
+    pub(crate) fn next(&mut self) -> u32 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// The call under way was refused: everything is as it was.
+    pub(crate) fn forget_pending(&mut self) {
+        self.tags.values_mut().for_each(|slot| slot.pending = None);
+        self.containers
+            .values_mut()
+            .for_each(|slot| slot.pending = None);
+        self.tokens
+            .values_mut()
+            .for_each(|slot| slot.pending = None);
+        self.doubtful.clear();
+        self.settled();
+    }
+
+    /// The call under way is over.
+    pub(crate) fn settled(&mut self) {
+        self.together.clear();
+        self.renamed = None;
+        self.running = None;
+    }
+}
