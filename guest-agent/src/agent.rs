@@ -19,6 +19,7 @@ use crate::{
     reaper::Reaper,
     runtime::Runtime,
     shutdown::PowerButton,
+    volumes::Volumes,
 };
 
 /// Stages of start-up, for `MachineInfo`.
@@ -102,10 +103,12 @@ impl Agent {
         // Containers may need them from the start.
         let emulators = Arc::new(Emulators::open(data));
         let images = ImageStore::open(data, Arc::clone(&database))?;
+        let volumes = Volumes::open(data, Arc::clone(&database))?;
         let containers = Containers::open(
             self.paths.clone(),
             database,
             images.clone(),
+            volumes,
             Arc::clone(&self.runtime),
             self.reaper.clone(),
             self.execs.clone(),

@@ -3,13 +3,15 @@
 //!
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
-//! (their bytes), [`images`], [`emulation`] (other architectures), [`machine`] (the machine itself), [`log`] and the
+//! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
+//! [`machine`] (the machine itself), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
 //! The agent never forks a container's process from itself: it is threaded. This
 //! same program, started as `runtime`, does that.
 
 mod agent;
+mod archive;
 mod boot;
 mod clock;
 mod container_init;
@@ -26,6 +28,7 @@ mod runtime;
 mod server;
 mod shutdown;
 mod stdio;
+mod volumes;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -62,6 +62,11 @@ impl AgentError {
         Self::new(ErrorKind::NotFound, format!("No such image: {reference}"))
     }
 
+    /// [`ErrorKind::NotFound`] in Docker's words for a volume.
+    pub fn no_such_volume(name: &str) -> Self {
+        Self::new(ErrorKind::NotFound, format!("get {name}: no such volume"))
+    }
+
     /// [`ErrorKind::System`] with `message`.
     pub fn system(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::System, message)

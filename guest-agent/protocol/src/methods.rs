@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     container::{Container, Exec, ExecConfig},
     docker::{ContainerConfig, ContainerUpdateBody, HostConfig},
-    image::{Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Removed},
+    image::{Compression, Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Removed},
     machine,
     stats::Sample,
+    volume::{PathStat, Volume},
 };
 
 /// A call and the type of its reply.
@@ -439,6 +440,111 @@ methods! {
         width: u16,
     } -> ();
 
+    /// What a path in a container is. Links in its last component are not followed.
+    ContainerPathStat {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// The path, absolute or from the container's root on.
+        path: String,
+    } -> PathStat;
+
+    /// A path in a container, volumes included, as a tar. After the reply: the tar in
+    /// [`chunks`](crate::chunks), then a [`Reply`](crate::frame::Reply) of `()`.
+    ContainerArchiveGet {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// As for [`ContainerPathStat`].
+        path: String,
+    } -> PathStat;
+
+    /// Unpacks a tar into a folder of a container, volumes included. The first reply
+    /// accepts; the host sends the tar in [`chunks`](crate::chunks) and reads a second
+    /// [`Reply`](crate::frame::Reply) of `()`, which may come before it has sent all.
+    ContainerArchivePut {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// The folder, which must exist.
+        path: String,
+        /// Fail rather than replace a folder by something else, or something else by
+        /// a folder.
+        keep_folders: bool,
+        /// Give what is unpacked to the container's user.
+        chown: bool,
+    } -> ();
+
+    /// A container's root file system, without its volumes, as a tar. The stream is
+    /// as for [`ContainerArchiveGet`].
+    ContainerExport {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+    } -> ();
+
+    /// Makes a layer of what a container changed in its root file system. The layer
+    /// is kept for a while, for an image to be made of it ([`ImageCreate`]).
+    ContainerCommit {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Freeze its processes meanwhile.
+        pause: bool,
+    } -> Committed;
+
+    /// Makes a layer of a tar whose digest nobody knows yet. The first reply accepts;
+    /// then as for [`ContainerArchivePut`], with a second
+    /// [`Reply`](crate::frame::Reply) of [`NewLayer`].
+    LayerImportNew {
+        /// How what comes is compressed.
+        compression: Compression,
+    } -> ();
+
+    /// Makes a volume; one that exists with the same driver and options is as good.
+    VolumeCreate {
+        /// Its name; the agent makes one up when there is none.
+        name: Option<String>,
+        /// Its driver: `local`, or empty for it.
+        driver: String,
+        /// Options of the driver.
+        options: BTreeMap<String, String>,
+        /// Labels.
+        labels: BTreeMap<String, String>,
+    } -> Volume;
+
+    /// All volumes, by name.
+    VolumeList {} -> Vec<Volume>;
+
+    /// One volume.
+    VolumeInspect {
+        /// Its name.
+        name: String,
+    } -> Volume;
+
+    /// Bytes that the files of a volume take on the disk.
+    VolumeUsage {
+        /// Its name.
+        name: String,
+    } -> u64;
+
+    /// Removes a volume that no container has.
+    VolumeRemove {
+        /// Its name.
+        name: String,
+        /// No error when there is none.
+        force: bool,
+    } -> ();
+
+    /// A volume's files as a tar. The stream is as for [`ContainerArchiveGet`].
+    VolumeBackup {
+        /// Its name.
+        name: String,
+    } -> ();
+
+    /// Puts what a tar holds in place of a volume's files, all or nothing; makes the
+    /// volume when there is none. The stream is as for [`ContainerArchivePut`]. A
+    /// [`crate::ErrorKind::Conflict`] while a container that has it runs.
+    VolumeRestore {
+        /// Its name.
+        name: String,
+    } -> ();
+
     /// What happens. After the reply: one frame for each
     /// [`Event`](crate::container::Event), bare rather than as a reply, until the
     /// host closes.
@@ -475,6 +581,30 @@ pub struct LayerArchive {
 pub struct LayerImported {
     /// Bytes that the layer takes, unpacked.
     pub size: u64,
+}
+
+/// A layer that was made here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLayer {
+    /// Digest of its tar: `sha256:…`.
+    pub diff_id: String,
+    /// Length of its tar, in bytes.
+    pub tar_size: u64,
+    /// Bytes that it takes, unpacked.
+    pub size: u64,
+}
+
+/// Reply to [`ContainerCommit`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Committed {
+    /// The layer; none when the container changed nothing.
+    pub layer: Option<NewLayer>,
+    /// Configuration of the image that the container was made of.
+    pub base_configuration: serde_json::Value,
+    /// Its manifest.
+    pub base_manifest: serde_json::Value,
+    /// The container's id.
+    pub container_id: String,
 }
 
 /// Reply to [`ContainerCreate`].

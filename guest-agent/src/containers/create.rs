@@ -12,9 +12,8 @@ use guest_protocol::{
 };
 
 use super::{
-    Containers, Entry, Record, defaults, exists, health, log_limits, names, remove,
-    signal::SignalNumber,
-    spec::{self, mounts},
+    Containers, Entry, Record, defaults, health, log_limits, names, remove, signal::SignalNumber,
+    spec, volumes::Attached,
 };
 use crate::{
     clock,
@@ -71,7 +70,8 @@ impl Containers {
                     .to_owned(),
             );
         }
-        let volumes = mounts::volumes(&config, &host)?;
+        let mounts = spec::volumes::requests(&config, &host, |other| self.mounts_of(other))?;
+        let mounts = self.attach_volumes(mounts)?;
 
         let id = new_id()?;
         let mut container = Container {
@@ -91,7 +91,7 @@ impl Containers {
         log_limits(&container).map_err(AgentError::invalid)?;
         container.config.hostname = Some(spec::first_hostname(&container));
         container.name = self.reserve_name(name, &container.id)?;
-        let result = self.keep(container, &volumes);
+        let result = self.keep(container, mounts);
         match result {
             Ok((id, name)) => {
                 tracing::info!("container {name} ({}) created", &id[..12]);
@@ -105,26 +105,23 @@ impl Containers {
         }
     }
 
-    /// Makes the container's folder and volumes, and its record last.
+    /// Makes the container's folder, and its record last.
     fn keep(
         &self,
         mut container: Container,
-        volumes: &[mounts::VolumeRequest],
+        mounts: Attached,
     ) -> std::result::Result<(String, String), (AgentError, String, String)> {
         let (id, name) = (container.id.clone(), container.name.clone());
         let folder = self.shared.paths.container(&id);
         let make = || -> Result<()> {
-            let points = volumes
-                .iter()
-                .map(|volume| self.make_volume(volume))
-                .collect::<Result<_>>()?;
-            container.mounts = points;
+            container.mounts = mounts.points;
             std::fs::create_dir_all(&folder)
                 .and_then(|()| spec::files::write_missing(&container, &folder))
                 .context("cannot write the container's files")?;
             let record = Record {
                 container,
-                stopped_by_user: false,
+                mount_details: mounts.details,
+                ..Record::default()
             };
             self.keep_durably(&record, &folder)?;
             let entry = Entry::new(record);
@@ -309,24 +306,6 @@ pub(super) fn check_restart_policy(host: &HostConfig) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-impl Containers {
-    /// Makes the volume that is asked for unless it is there.
-    fn make_volume(
-        &self,
-        request: &mounts::VolumeRequest,
-    ) -> Result<guest_protocol::docker::MountPoint> {
-        let name = match &request.name {
-            Some(name) => name.clone(),
-            None => new_id()?,
-        };
-        let source = self.shared.paths.volumes().join(&name).join("_data");
-        if !exists(&source) {
-            std::fs::create_dir_all(&source).context(format_args!("cannot make volume {name}"))?;
-        }
-        Ok(mounts::mount_point(request, &name, &source))
-    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,17 @@ impl Events {
         self.send("image", action, id, attributes);
     }
 
+    /// Tells that `action` happened to a volume; `more` are attributes beside its
+    /// driver.
+    pub(crate) fn volume(&self, name: &str, action: &str, more: &[(&str, String)]) {
+        let mut attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        attributes.extend(
+            more.iter()
+                .map(|(key, value)| ((*key).to_owned(), value.clone())),
+        );
+        self.send("volume", action, name, attributes);
+    }
+
     fn send(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let event = Event {
             kind: kind.to_owned(),

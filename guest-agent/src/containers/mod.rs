@@ -4,7 +4,8 @@
 //! record, [`start`] turns it into a process and watches that to its end,
 //! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
-//! [`stats`], [`top`], [`sizes`] and [`changes`] look at it.
+//! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
+//! what is in it, and [`volumes`] is about what is mounted.
 //! [`records`] keeps it all on the data disk; [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
@@ -14,10 +15,12 @@
 
 mod cgroup;
 mod changes;
+mod commit;
 pub(crate) mod create;
 mod defaults;
 mod events;
 mod exec;
+pub(crate) mod files;
 mod health;
 mod limits;
 mod names;
@@ -38,7 +41,7 @@ mod volumes;
 use std::{
     collections::{BTreeMap, HashMap},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -62,6 +65,7 @@ use crate::{
         Shape, Stdio,
         json_log::{Limits, Progress},
     },
+    volumes::{Mounted, Volumes},
 };
 
 /// Exit code of a container that was running when the machine went down.
@@ -95,10 +99,6 @@ impl Paths {
         self.container(id).join(format!("{id}-json.log"))
     }
 
-    fn volumes(&self) -> PathBuf {
-        self.data.join("volumes")
-    }
-
     fn bundle(&self, id: &str) -> PathBuf {
         self.run.join("containers").join(id)
     }
@@ -130,6 +130,7 @@ struct Shared {
     paths: Paths,
     records: Records,
     images: ImageStore,
+    volumes: Volumes,
     runtime: Arc<Runtime>,
     reaper: Reaper,
     events: Events,
@@ -168,6 +169,8 @@ struct Live {
     unmounting: Option<JoinHandle<()>>,
     /// Held for as long as somebody looks after its health.
     health: Option<watch::Sender<()>>,
+    /// The volumes that this run has mounted.
+    volumes: Vec<Mounted>,
 }
 
 /// What those who wait look at.
@@ -195,6 +198,7 @@ impl Entry {
                 process: None,
                 unmounting: None,
                 health: None,
+                volumes: Vec::new(),
             }),
             record: Mutex::new(record),
             history: watch::Sender::new(history),
@@ -331,13 +335,13 @@ impl Containers {
         paths: Paths,
         database: Arc<redb::Database>,
         images: ImageStore,
+        volumes: Volumes,
         runtime: Arc<Runtime>,
         reaper: Reaper,
         execs: Execs,
     ) -> Result<Self> {
         for folder in [
             paths.containers(),
-            paths.volumes(),
             paths.run.join("containers"),
             paths.runtime_state(),
         ] {
@@ -349,7 +353,6 @@ impl Containers {
         let mut gone = Vec::new();
         for mut record in records.load()? {
             if remove::wanted_after_boot(&record.container) {
-                records.remove(&record.container.id)?;
                 gone.push(record.container);
                 continue;
             }
@@ -374,6 +377,7 @@ impl Containers {
                 paths,
                 records,
                 images,
+                volumes,
                 runtime,
                 reaper,
                 events: Events::new(),
@@ -382,10 +386,15 @@ impl Containers {
                 closing: watch::Sender::new(false),
             }),
         };
-        containers.clear_leftovers();
         for container in &gone {
-            containers.remove_anonymous_volumes(container);
+            let leaving = containers.leaving_volumes(container);
+            containers
+                .shared
+                .records
+                .remove_and(&container.id, |transaction| leaving.remove_in(transaction))?;
+            leaving.done();
         }
+        containers.clear_leftovers();
         containers
             .shared
             .images
@@ -577,8 +586,4 @@ impl Containers {
             .events
             .container(&entry.record().container, action, more);
     }
-}
-
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

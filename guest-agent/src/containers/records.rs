@@ -1,11 +1,12 @@
 //! Containers on the data disk: one row each, one transaction a change.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use guest_protocol::container::Container;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::spec::volumes::Details;
 use crate::error::{Context, Result};
 
 /// Id to [`Record`] as JSON.
@@ -18,6 +19,8 @@ pub(super) struct Record {
     pub(super) container: Container,
     /// Whether its user stopped it, so that no restart policy starts it again.
     pub(super) stopped_by_user: bool,
+    /// What its volumes' mounts do not say, by destination.
+    pub(super) mount_details: BTreeMap<String, Details>,
 }
 
 /// The table of containers.
@@ -68,9 +71,18 @@ impl Records {
 
     /// Forgets a container.
     pub(super) fn remove(&self, id: &str) -> Result<()> {
-        self.change(|table| {
-            table.remove(id)?;
-            Ok(())
+        self.remove_and(id, |_| Ok(()))
+    }
+
+    /// Forgets a container, and does what `also` does in the same transaction.
+    pub(super) fn remove_and(
+        &self,
+        id: &str,
+        also: impl FnOnce(&WriteTransaction) -> std::result::Result<(), redb::Error>,
+    ) -> Result<()> {
+        self.transact(|transaction| {
+            transaction.open_table(CONTAINERS)?.remove(id)?;
+            also(transaction)
         })
     }
 
@@ -78,9 +90,16 @@ impl Records {
         &self,
         act: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> std::result::Result<(), redb::Error>,
     ) -> Result<()> {
+        self.transact(|transaction| act(&mut transaction.open_table(CONTAINERS)?))
+    }
+
+    fn transact(
+        &self,
+        act: impl FnOnce(&WriteTransaction) -> std::result::Result<(), redb::Error>,
+    ) -> Result<()> {
         let write = || -> std::result::Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
-            act(&mut transaction.open_table(CONTAINERS)?)?;
+            act(&transaction)?;
             transaction.commit()?;
             Ok(())
         };

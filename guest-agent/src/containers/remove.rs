@@ -8,7 +8,7 @@ use guest_protocol::{
 };
 
 use super::{Containers, Entry, start::unmounted};
-use crate::error::Result;
+use crate::{error::Result, volumes::Leaving};
 
 impl Containers {
     /// Removes a container; `force` kills it first, `volumes` takes its anonymous
@@ -64,8 +64,13 @@ impl Containers {
         }
         // One transaction: with the record goes the container. Folders that are left
         // after a crash are cleared away at the next boot.
-        self.shared.records.remove(&entry.id)?;
         let container = entry.container();
+        let leaving = volumes.then(|| self.leaving_volumes(&container));
+        self.shared.records.remove_and(&entry.id, |transaction| {
+            leaving
+                .as_ref()
+                .map_or(Ok(()), |leaving| leaving.remove_in(transaction))
+        })?;
         {
             let mut index = self.index();
             index.entries.remove(&entry.id);
@@ -74,7 +79,7 @@ impl Containers {
         entry.stdio().cancel();
         self.shared.execs.forget(&entry.id);
         let (containers, removed) = (self.clone(), Arc::clone(entry));
-        tokio::spawn(async move { containers.clear_away(&removed, volumes).await });
+        tokio::spawn(async move { containers.clear_away(&removed, leaving).await });
         self.tell(entry, "destroy", &[]);
         entry.history.send_modify(|history| {
             history.running = false;
@@ -84,36 +89,17 @@ impl Containers {
     }
 
     /// Gives the space back of a container that is gone for its users already.
-    async fn clear_away(&self, entry: &Entry, volumes: bool) {
+    async fn clear_away(&self, entry: &Entry, volumes: Option<Leaving>) {
         unmounted(entry).await;
         tokio::task::block_in_place(|| {
             delete_folder(&self.shared.paths.container(&entry.id));
-            if volumes {
-                self.remove_anonymous_volumes(&entry.container());
+            if let Some(volumes) = volumes {
+                volumes.done();
             }
             if let Err(error) = self.shared.images.collect(&|image| self.users_of(image)) {
                 tracing::warn!("unused images stay on the disk: {error}");
             }
         });
-    }
-
-    /// Deletes the anonymous volumes of a container that is gone.
-    pub(super) fn remove_anonymous_volumes(&self, container: &Container) {
-        let used: Vec<String> = self
-            .list()
-            .iter()
-            .flat_map(|other| other.mounts.iter())
-            .filter_map(|mount| mount.name.clone())
-            .collect();
-        for name in container
-            .mounts
-            .iter()
-            .filter_map(|mount| mount.name.as_ref())
-        {
-            if is_anonymous(name) && !used.contains(name) {
-                delete_folder(&self.shared.paths.volumes().join(name));
-            }
-        }
     }
 }
 
@@ -127,11 +113,6 @@ pub(super) fn wanted_after_boot(container: &Container) -> bool {
         _ => true,
     };
     container.host_config.auto_remove == Some(true) && over || state.status == Status::Removing
-}
-
-/// Anonymous volumes are named by 64 hex digits, as in Docker.
-fn is_anonymous(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Deletes a folder of ours. What cannot be deleted is reported, and tried again at

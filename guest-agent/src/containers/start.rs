@@ -23,7 +23,6 @@ use super::{
     restart_policy::wanted_after,
     shape,
     spec::{self, Joined, Sources, mounts, rootfs::Rootfs, user, user::User},
-    volumes,
 };
 use crate::{
     clock,
@@ -120,7 +119,7 @@ impl Containers {
     ) -> Result<()> {
         unmounted(entry).await;
         let container = entry.container();
-        let (user, confinement) = tokio::task::block_in_place(|| self.prepare(&container))?;
+        let (user, confinement) = tokio::task::block_in_place(|| self.prepare(entry))?;
         let mut running = entry.record().clone();
         note_running(&mut running, again);
         // The disk takes its time: the process is made meanwhile.
@@ -139,6 +138,7 @@ impl Containers {
         *entry.record() = running;
         entry.live().process = Some(Arc::new(process));
         entry.history.send_modify(|history| history.running = true);
+        self.tell_volumes(entry, "mount");
         self.tell(entry, "start", &[]);
         self.tend_health(entry);
         let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
@@ -191,7 +191,9 @@ impl Containers {
     }
 
     /// Mounts the root file system and writes the bundle.
-    fn prepare(&self, container: &Container) -> Result<(User, Confinement)> {
+    fn prepare(&self, entry: &Entry) -> Result<(User, Confinement)> {
+        let record = entry.record().clone();
+        let container = &record.container;
         let paths = &self.shared.paths;
         let (folder, root) = (paths.container(&container.id), paths.rootfs(&container.id));
         // Folders that were made right before a power cut are not on the disk.
@@ -218,15 +220,9 @@ impl Containers {
                 .make_folder(Path::new(folder))
                 .context(format_args!("cannot make the working directory {folder}"))?;
         }
-        for mount in &container.mounts {
-            if let (Some(source), Some(destination)) = (&mount.source, &mount.destination) {
-                fs::create_dir_all(source)
-                    .and_then(|()| {
-                        volumes::fill(&rootfs, Path::new(destination), Path::new(source))
-                    })
-                    .context(format_args!("cannot prepare the volume for {destination}"))?;
-            }
-        }
+        let mut volumes = self.mount_volumes(container)?;
+        let subpaths = self.fill_volumes(&record, &rootfs, &mut volumes)?;
+        entry.live().volumes = volumes;
         let bundle = paths.bundle(&container.id);
         fs::create_dir_all(&bundle).context("cannot make the container's bundle")?;
         let joined = self.joined_namespaces(container)?;
@@ -240,6 +236,7 @@ impl Containers {
             init_program: &paths.program,
             joined: &joined,
             shared_memory: shared_memory.as_deref(),
+            subpaths: &subpaths,
         };
         let config = spec::container(&sources, &confinement)?;
         fs::write(bundle.join("config.json"), config.to_string())
@@ -431,6 +428,7 @@ impl Containers {
             "die",
             &[("exitCode", code.to_string()), ("execDuration", seconds)],
         );
+        self.tell_volumes(&entry, "unmount");
         entry.history.send_modify(|history| {
             history.running = restart;
             history.runs += 1;
@@ -475,7 +473,12 @@ impl Containers {
                 tracing::warn!("{} stays mounted: {error}", root.display());
             }
         });
-        entry.live().unmounting = Some(unmounting);
+        let volumes = {
+            let mut live = entry.live();
+            live.unmounting = Some(unmounting);
+            std::mem::take(&mut live.volumes)
+        };
+        drop(volumes);
         if let Err(error) = overlay::unmount(&paths.shared_memory(id)) {
             tracing::warn!("the shared memory of container {id} stays mounted: {error}");
         }

@@ -207,6 +207,7 @@ impl LayerStream {
         let hashing = Hashing {
             inner,
             hasher: Sha256::new(),
+            length: 0,
             aborted,
         };
         Ok(Self {
@@ -214,11 +215,13 @@ impl LayerStream {
         })
     }
 
-    /// Reads what follows the archive, to the end, and returns the digest of it all.
-    pub(super) fn finish(mut self) -> Result<String, StreamError> {
+    /// Reads what follows the archive, to the end, and returns digest and length of it
+    /// all.
+    pub(super) fn finish(mut self) -> Result<(String, u64), StreamError> {
         io::copy(&mut self.stream, &mut io::sink()).map_err(|error| StreamError::of(&error))?;
-        let digest = self.stream.into_inner().hasher.finalize();
-        Ok(format!("sha256:{}", hex::encode(digest)))
+        let Hashing { hasher, length, .. } = self.stream.into_inner();
+        let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
+        Ok((digest, length))
     }
 }
 
@@ -231,6 +234,8 @@ impl Read for LayerStream {
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,
+    /// Bytes that passed.
+    length: u64,
     aborted: Arc<AtomicBool>,
 }
 
@@ -242,6 +247,7 @@ impl<R: Read> Read for Hashing<R> {
         }
         let length = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..length]);
+        self.length += length as u64;
         Ok(length)
     }
 }

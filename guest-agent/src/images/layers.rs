@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_protocol::{AgentError, ErrorKind, image::LayerDescriptor};
+use guest_protocol::{AgentError, ErrorKind, image::LayerDescriptor, methods::NewLayer};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -37,6 +37,8 @@ use super::{
 const LEASE: Duration = Duration::from_hours(1);
 
 const TEMPORARY_PREFIX: &str = "tmp-";
+/// What a layer without a digest is called in errors.
+const NEW: &str = "of the archive";
 
 /// The layers' directory on the data disk.
 #[derive(Debug)]
@@ -59,6 +61,13 @@ pub(super) struct Layers {
 pub(super) struct ImportLock {
     diff_id: String,
     _guard: OwnedMutexGuard<()>,
+}
+
+/// A layer that is unpacked and not in its place.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    directory: String,
+    pub(super) layer: NewLayer,
 }
 
 impl ImportLock {
@@ -182,7 +191,7 @@ impl Layers {
             .unpack_into(&temporary, layer, stream)
             .and_then(|size| {
                 self.put_in_place(&temporary, &layer.diff_id)
-                    .map_err(|error| disk_error(layer, "put it in its place", error))?;
+                    .map_err(|error| disk_error(&layer.digest, "put it in its place", error))?;
                 Ok(size)
             });
         if result.is_err()
@@ -252,15 +261,7 @@ impl Layers {
         layer: &LayerDescriptor,
         stream: Result<LayerStream, StreamError>,
     ) -> Result<u64, AgentError> {
-        let mut stream = stream.map_err(|error| stream_error(layer, &error))?;
-        let disk = |error| disk_error(layer, "make its directory", error);
-        rustix::fs::mkdirat(&self.directory, temporary, Mode::RWXU).map_err(disk)?;
-        let directory = self.open_directory(temporary).map_err(disk)?;
-        let size =
-            unpack(&mut stream, directory.as_fd()).map_err(|error| unpack_error(layer, &error))?;
-        let diff_id = stream
-            .finish()
-            .map_err(|error| stream_error(layer, &error))?;
+        let (size, diff_id, _) = self.unpack_stream(temporary, &layer.digest, stream)?;
         if diff_id != layer.diff_id {
             return Err(AgentError::new(
                 ErrorKind::Corrupt,
@@ -271,6 +272,71 @@ impl Layers {
             ));
         }
         Ok(size)
+    }
+
+    /// Unpacks `stream` into the new directory `temporary`; `layer` names it in
+    /// errors. Returns the bytes that its files hold, and digest and length of its
+    /// tar.
+    fn unpack_stream(
+        &self,
+        temporary: &str,
+        layer: &str,
+        stream: Result<LayerStream, StreamError>,
+    ) -> Result<(u64, String, u64), AgentError> {
+        let mut stream = stream.map_err(|error| stream_error(layer, &error))?;
+        let disk = |error| disk_error(layer, "make its directory", error);
+        rustix::fs::mkdirat(&self.directory, temporary, Mode::RWXU).map_err(disk)?;
+        let directory = self.open_directory(temporary).map_err(disk)?;
+        let size =
+            unpack(&mut stream, directory.as_fd()).map_err(|error| unpack_error(layer, &error))?;
+        let (diff_id, length) = stream
+            .finish()
+            .map_err(|error| stream_error(layer, &error))?;
+        Ok((size, diff_id, length))
+    }
+
+    /// Unpacks a layer that nobody knows the digest of yet. It has to be
+    /// [kept](Self::keep_new) or it is thrown away.
+    pub(super) fn unpack_new(
+        &self,
+        stream: Result<LayerStream, StreamError>,
+    ) -> Result<Unpacked, AgentError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let unpacked = Unpacked {
+            directory: format!("{TEMPORARY_PREFIX}{number}"),
+            layer: NewLayer::default(),
+        };
+        match self.unpack_stream(&unpacked.directory, NEW, stream) {
+            Ok((size, diff_id, tar_size)) => Ok(Unpacked {
+                layer: NewLayer {
+                    diff_id,
+                    tar_size,
+                    size,
+                },
+                ..unpacked
+            }),
+            Err(error) => {
+                self.throw_away(&unpacked);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a new layer in its place; the database does not know it yet.
+    pub(super) fn keep_new(&self, unpacked: &Unpacked) -> Result<(), AgentError> {
+        let diff_id = &unpacked.layer.diff_id;
+        self.put_in_place(&unpacked.directory, diff_id)
+            .map_err(|error| {
+                self.throw_away(unpacked);
+                disk_error(diff_id, "put it in its place", error)
+            })
+    }
+
+    /// Deletes a new layer that is not needed.
+    pub(super) fn throw_away(&self, unpacked: &Unpacked) {
+        if let Err(error) = self.discard(&unpacked.directory) {
+            tracing::warn!(%error, "cannot clear away a layer");
+        }
     }
 
     fn put_in_place(&self, temporary: &str, diff_id: &str) -> Result<(), Errno> {
@@ -355,37 +421,36 @@ fn rebuild_error(diff_id: &str, error: &RebuildError) -> AgentError {
     )
 }
 
-fn stream_error(layer: &LayerDescriptor, error: &StreamError) -> AgentError {
+fn stream_error(layer: &str, error: &StreamError) -> AgentError {
     let kind = match error {
         StreamError::Aborted => ErrorKind::Unavailable,
         StreamError::Truncated { .. } | StreamError::Compression(_) => ErrorKind::Corrupt,
     };
-    AgentError::new(kind, format!("layer {}: {error}", layer.digest))
+    AgentError::new(kind, format!("layer {layer}: {error}"))
 }
 
-fn unpack_error(layer: &LayerDescriptor, error: &UnpackError) -> AgentError {
+fn unpack_error(layer: &str, error: &UnpackError) -> AgentError {
     if let Some(error) = error.stream_error() {
         return stream_error(layer, &StreamError::of(error));
     }
     let kind = match error {
         _ if error.is_no_space() => ErrorKind::NoSpace,
         UnpackError::Disk { .. } => ErrorKind::System,
-        UnpackError::Archive(_) | UnpackError::Refused { .. } => ErrorKind::Corrupt,
+        UnpackError::Archive(_) | UnpackError::Refused { .. } | UnpackError::Kind { .. } => {
+            ErrorKind::Corrupt
+        }
     };
-    let mut message = format!("layer {}: {error}", layer.digest);
+    let mut message = format!("layer {layer}: {error}");
     if kind == ErrorKind::NoSpace {
         let _ = write!(message, ": the machine's disk is full");
     }
     AgentError::new(kind, message)
 }
 
-fn disk_error(layer: &LayerDescriptor, action: &str, error: Errno) -> AgentError {
+fn disk_error(layer: &str, action: &str, error: Errno) -> AgentError {
     let kind = match error {
         Errno::NOSPC | Errno::DQUOT => ErrorKind::NoSpace,
         _ => ErrorKind::System,
     };
-    AgentError::new(
-        kind,
-        format!("layer {}: cannot {action}: {error}", layer.digest),
-    )
+    AgentError::new(kind, format!("layer {layer}: cannot {action}: {error}"))
 }

@@ -27,6 +27,7 @@ mod archive;
 mod description;
 mod import;
 mod layers;
+mod new_layer;
 pub(crate) mod overlay;
 pub(crate) mod pipe;
 mod records;

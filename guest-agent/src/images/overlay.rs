@@ -93,7 +93,11 @@ pub(crate) fn is_opaque(directory: &Path) -> bool {
     )
 }
 
-fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+/// Makes a directory unless it is there.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         // The mode is what was asked for, whatever the umask.
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),

@@ -43,13 +43,13 @@ pub(crate) struct ImageUser {
 /// [`LayerReservation::import`] blocks for a disk write at most.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageStore {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    records: Records,
-    layers: Layers,
+pub(super) struct Inner {
+    pub(super) records: Records,
+    pub(super) layers: Layers,
     /// Held while something is looked at and then changed.
     changing: Mutex<()>,
 }
@@ -447,7 +447,7 @@ impl Inner {
         Ok(size)
     }
 
-    fn changing(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

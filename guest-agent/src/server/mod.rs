@@ -7,6 +7,7 @@
 //! The peer is not trusted to be well-behaved: a request must come soon, be of a
 //! bounded size, and only so many connections are open at once.
 
+mod archives;
 mod containers;
 mod emulators;
 mod events;
@@ -14,6 +15,7 @@ mod image_archives;
 mod images;
 mod machine;
 mod usage;
+mod volumes;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -234,6 +236,25 @@ async fn dispatch(
         Request::ExecResize(call) => reply(connection, containers::resize_exec(agent, &call)).await,
 
         Request::Events(call) => events::tell(agent, &call, connection).await,
+
+        Request::ContainerPathStat(call) => {
+            reply(connection, archives::stat(agent, &call).await).await
+        }
+        Request::ContainerArchiveGet(call) => archives::get(agent, &call, connection).await,
+        Request::ContainerArchivePut(call) => archives::put(agent, call, connection).await,
+        Request::ContainerExport(call) => archives::export(agent, &call, connection).await,
+        Request::ContainerCommit(call) => {
+            reply(connection, archives::commit(agent, &call).await).await
+        }
+        Request::LayerImportNew(call) => archives::import(agent, &call, connection).await,
+
+        Request::VolumeCreate(call) => reply(connection, volumes::create(agent, call)).await,
+        Request::VolumeList(_) => reply(connection, volumes::list(agent)).await,
+        Request::VolumeInspect(call) => reply(connection, volumes::inspect(agent, &call)).await,
+        Request::VolumeUsage(call) => reply(connection, volumes::usage(agent, call).await).await,
+        Request::VolumeRemove(call) => reply(connection, volumes::remove(agent, &call)).await,
+        Request::VolumeBackup(call) => volumes::backup(agent, &call, connection).await,
+        Request::VolumeRestore(call) => volumes::restore(agent, &call, connection).await,
     }
 }
 

@@ -154,7 +154,7 @@ fn layers_that_try_to_escape_are_refused() {
         let image = ImageParts::new(&[layer.finish()], &serde_json::json!({}));
         let registry = HostileRegistry::start();
         registry.serve(repository, &image);
-        pull_fails(&registry, repository, "out of the layer");
+        pull_fails(&registry, repository, "out of the archive");
     }
     dctl(&["run", "--rm", &shared().busybox, "true"]).success();
 }

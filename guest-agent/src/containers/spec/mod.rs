@@ -14,8 +14,12 @@ pub(crate) mod rootfs;
 mod seccomp;
 mod security;
 pub(crate) mod user;
+pub(crate) mod volumes;
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use guest_protocol::{
     container::{Container, ExecConfig},
@@ -76,6 +80,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) joined: &'a [Joined],
     /// What is mounted at its `/dev/shm`, unless that is its own alone.
     pub(crate) shared_memory: Option<&'a Path>,
+    /// Where parts of volumes are that are mounted instead of the whole, by
+    /// destination.
+    pub(crate) subpaths: &'a BTreeMap<String, PathBuf>,
 }
 
 /// A namespace of another container.

@@ -9,7 +9,7 @@ use std::{
 
 use guest_protocol::{
     AgentError,
-    docker::{ContainerConfig, HostConfig, Mount, MountPoint, MountPointTypeEnum, MountTypeEnum},
+    docker::{HostConfig, Mount, MountPointTypeEnum, MountTypeEnum},
 };
 use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
@@ -89,9 +89,18 @@ pub(super) fn of(sources: &Sources<'_>, own_ipc: bool) -> Result<Vec<Value>> {
         }
     }
     for volume in &container.mounts {
-        if let (Some(source), Some(destination)) = (&volume.source, &volume.destination) {
+        if volume.typ != Some(MountPointTypeEnum::VOLUME) {
+            continue;
+        }
+        let source = volume
+            .destination
+            .as_ref()
+            .and_then(|destination| sources.subpaths.get(destination))
+            .map(|path| path.to_string_lossy().into_owned())
+            .or_else(|| volume.source.clone());
+        if let (Some(source), Some(destination)) = (source, &volume.destination) {
             own.push(bind(
-                Path::new(source),
+                Path::new(&source),
                 destination,
                 volume.rw != Some(false),
             ));
@@ -137,7 +146,7 @@ fn bind(source: &Path, destination: &str, writable: bool) -> Value {
            "options": ["rbind", "rprivate", access]})
 }
 
-fn tmpfs(mount: &Mount) -> Result<Value> {
+pub(super) fn tmpfs(mount: &Mount) -> Result<Value> {
     let mut options = vec!["noexec".to_owned(), "nosuid".into(), "nodev".into()];
     if let Some(given) = &mount.tmpfs_options {
         options.extend(given.size_bytes.map(|size| format!("size={size}")));
@@ -162,161 +171,8 @@ fn kernel_has(file_system: &str) -> bool {
         .is_ok_and(|list| list.split_whitespace().any(|known| known == file_system))
 }
 
-/// A volume that a container asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VolumeRequest {
-    /// `None` for an anonymous one.
-    pub(crate) name: Option<String>,
-    pub(crate) destination: String,
-    pub(crate) writable: bool,
-    pub(crate) mode: String,
-}
-
-/// The volumes of a container: of `Binds`, `Mounts` and the image's and user's
-/// `Volumes`, each destination once.
-///
-/// # Errors
-/// For paths on the host, which are not shared into machines yet, and for what
-/// makes no sense.
-pub(crate) fn volumes(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<VolumeRequest>> {
-    let mut requests: Vec<VolumeRequest> = Vec::new();
-    let mut add = |request: VolumeRequest, duplicate_is_error: bool| {
-        if requests
-            .iter()
-            .any(|known| known.destination == request.destination)
-        {
-            if duplicate_is_error {
-                return Err(AgentError::invalid(format!(
-                    "Duplicate mount point: {}",
-                    request.destination
-                )));
-            }
-            return Ok(());
-        }
-        requests.push(request);
-        Ok(())
-    };
-    for text in host.binds.iter().flatten() {
-        add(parse_bind(text)?, true)?;
-    }
-    for mount in host.mounts.iter().flatten() {
-        match mount.typ {
-            Some(MountTypeEnum::VOLUME) => {
-                let name = mount.source.clone().filter(|name| !name.is_empty());
-                if let Some(name) = &name {
-                    check_volume_name(name)?;
-                }
-                add(
-                    VolumeRequest {
-                        name,
-                        destination: absolute(mount.target.as_deref().unwrap_or_default())?,
-                        writable: mount.read_only != Some(true),
-                        mode: String::new(),
-                    },
-                    true,
-                )?;
-            }
-            Some(MountTypeEnum::TMPFS) => {
-                tmpfs(mount)?;
-            }
-            Some(MountTypeEnum::BIND) => {
-                return Err(no_host_paths(mount.source.as_deref().unwrap_or_default()));
-            }
-            _ => return Err(AgentError::invalid("this type of mount is not supported")),
-        }
-    }
-    let tmpfs: Vec<String> = host
-        .tmpfs
-        .iter()
-        .flatten()
-        .map(|(destination, _)| absolute(destination))
-        .collect::<Result<_>>()?;
-    let mut anonymous: Vec<&String> = config
-        .volumes
-        .iter()
-        .flatten()
-        .map(|(path, _)| path)
-        .collect();
-    anonymous.sort();
-    for path in anonymous {
-        let destination = absolute(path)?;
-        if !tmpfs.contains(&destination) {
-            add(
-                VolumeRequest {
-                    name: None,
-                    destination,
-                    writable: true,
-                    mode: String::new(),
-                },
-                false,
-            )?;
-        }
-    }
-    Ok(requests)
-}
-
-/// `volume:/destination[:options]` or `/destination`.
-fn parse_bind(text: &str) -> Result<VolumeRequest> {
-    let fields: Vec<&str> = text.split(':').collect();
-    let (source, destination, mode) = match fields.as_slice() {
-        [destination] => (None, *destination, ""),
-        [source, destination] => (Some(*source), *destination, ""),
-        [source, destination, mode] => (Some(*source), *destination, *mode),
-        _ => {
-            return Err(AgentError::invalid(format!(
-                "invalid volume specification: '{text}'"
-            )));
-        }
-    };
-    if let Some(source) = source {
-        if source.starts_with(['/', '.', '~']) {
-            return Err(no_host_paths(source));
-        }
-        check_volume_name(source)?;
-    }
-    let mut writable = true;
-    for option in mode.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => writable = false,
-            "rw" | "z" | "Z" | "nocopy" | "cached" | "delegated" | "consistent" => {}
-            _ => {
-                return Err(AgentError::invalid(format!(
-                    "invalid mode in volume specification '{text}': {option}"
-                )));
-            }
-        }
-    }
-    Ok(VolumeRequest {
-        name: source.map(str::to_owned),
-        destination: absolute(destination)?,
-        writable,
-        mode: mode.to_owned(),
-    })
-}
-
-fn no_host_paths(path: &str) -> AgentError {
-    AgentError::invalid(format!(
-        "cannot mount {path:?}: folders of the host are not shared into machines yet; use a volume"
-    ))
-}
-
-fn check_volume_name(name: &str) -> Result<()> {
-    let valid = (2..=255).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|next| next.is_ascii_alphanumeric() || "_.-".contains(next));
-    if valid {
-        return Ok(());
-    }
-    Err(AgentError::invalid(format!(
-        "{name:?} includes invalid characters for a local volume name, only \
-         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
-    )))
-}
-
 /// An absolute path inside, in its simplest form.
-fn absolute(path: &str) -> Result<String> {
+pub(super) fn absolute(path: &str) -> Result<String> {
     let given = Path::new(path);
     if !given.is_absolute() {
         return Err(AgentError::invalid(format!(
@@ -339,71 +195,4 @@ fn absolute(path: &str) -> Result<String> {
         ));
     }
     Ok(simple.to_string_lossy().into_owned())
-}
-
-/// A volume as `inspect` shows it.
-pub(crate) fn mount_point(request: &VolumeRequest, name: &str, source: &Path) -> MountPoint {
-    MountPoint {
-        typ: Some(MountPointTypeEnum::VOLUME),
-        name: Some(name.to_owned()),
-        source: Some(source.to_string_lossy().into_owned()),
-        destination: Some(request.destination.clone()),
-        driver: Some("local".to_owned()),
-        mode: Some(request.mode.clone()),
-        rw: Some(request.writable),
-        propagation: Some(String::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-
-    fn host(binds: &[&str]) -> HostConfig {
-        HostConfig {
-            binds: Some(binds.iter().map(|&bind| bind.to_owned()).collect()),
-            ..HostConfig::default()
-        }
-    }
-
-    #[test]
-    #[allow(clippy::zero_sized_map_values, reason = "Docker's type for a set")]
-    fn volumes_of_every_kind_are_collected_once() {
-        let config = ContainerConfig {
-            volumes: Some(HashMap::from([
-                ("/data/".into(), HashMap::new()),
-                ("/var/lib/x".into(), HashMap::new()),
-            ])),
-            ..ContainerConfig::default()
-        };
-        let found = volumes(&config, &host(&["store:/data:ro", "/cache"])).unwrap();
-        assert_eq!(found.len(), 3);
-        assert_eq!(found[0].name.as_deref(), Some("store"));
-        assert!(!found[0].writable);
-        assert_eq!(
-            (&found[1].name, found[1].destination.as_str()),
-            (&None, "/cache")
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_mounted_is_refused() {
-        for bind in [
-            "/host:/data",
-            "./x:/data",
-            "a:b:c:d",
-            "name:relative",
-            "name:/",
-            "name:/x:wrong",
-            "x:/a",
-        ] {
-            assert!(
-                volumes(&ContainerConfig::default(), &host(&[bind])).is_err(),
-                "{bind}"
-            );
-        }
-        assert!(volumes(&ContainerConfig::default(), &host(&["one:/x", "two:/x/"])).is_err());
-    }
 }

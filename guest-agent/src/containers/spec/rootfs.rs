@@ -35,6 +35,11 @@ impl Rootfs {
         Ok(Self { root })
     }
 
+    /// The one that `root` is open at.
+    pub(crate) fn of(root: OwnedFd) -> Self {
+        Self { root }
+    }
+
     /// Opens a file to read it.
     pub(crate) fn open(&self, path: &str) -> io::Result<File> {
         // Not blocking: what is named like a file may be a pipe.

@@ -41,13 +41,13 @@ fn paths_cannot_climb_out() {
         "../../../../../outside/file",
         "/../evil",
     ] {
-        refused(&tar().file(path, b"evil").end(), "leads out of the layer");
-        refused(&tar().directory(path).end(), "leads out of the layer");
-        refused(&tar().symlink(path, "x").end(), "leads out of the layer");
+        refused(&tar().file(path, b"evil").end(), "leads out of the archive");
+        refused(&tar().directory(path).end(), "leads out of the archive");
+        refused(&tar().symlink(path, "x").end(), "leads out of the archive");
     }
     refused(
         &tar().file("../.wh.file", b"").end(),
-        "leads out of the layer",
+        "leads out of the archive",
     );
 }
 
@@ -63,7 +63,7 @@ fn an_absolute_path_begins_at_the_layers_root() {
 #[test]
 fn nothing_is_written_through_a_symbolic_link_that_leads_out() {
     for target in ["/", "..", "../../../../outside", "/proc/self/root", "self"] {
-        let reason = "a symbolic link on its way leads out of the layer or nowhere";
+        let reason = "a symbolic link on its way leads out of the archive or nowhere";
         let through = |name: &str| tar().symlink("self", target).file(name, b"evil").end();
         refused(&through("self/evil"), reason);
         refused(&through("self/outside/file"), reason);
@@ -99,7 +99,7 @@ fn hard_links_name_files_of_the_layer_only() {
     for target in ["../../../../outside/file", "/../x"] {
         refused(
             &tar().hard_link("stolen", target).end(),
-            "leads out of the layer",
+            "leads out of the archive",
         );
     }
     for target in ["nothing", "/etc/passwd", "d"] {

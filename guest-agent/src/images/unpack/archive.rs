@@ -27,16 +27,16 @@ const MAX_EXTENSION: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
     /// Reading the stream failed.
-    #[error("the layer's data cannot be read: {0}")]
+    #[error("the archive cannot be read: {0}")]
     Stream(io::Error),
     /// It ended inside an entry.
-    #[error("the layer's archive is truncated")]
+    #[error("the archive is truncated")]
     Truncated,
     /// It breaks the format.
-    #[error("the layer's archive is damaged: {0}")]
+    #[error("the archive is damaged: {0}")]
     Malformed(&'static str),
     /// An entry is of a kind that nobody unpacks.
-    #[error("the layer's archive has an entry of unknown type {0:#04x}")]
+    #[error("the archive has an entry of unknown type {0:#04x}")]
     UnknownType(u8),
 }
 

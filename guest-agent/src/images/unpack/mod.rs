@@ -1,6 +1,9 @@
-//! Unpacks a layer: a tar stream from anywhere, onto the data disk.
+//! Unpacks a tar stream from anywhere: a layer onto the data disk, or files where
+//! they are wanted.
 //!
-//! Called by the layer store with a decompressed stream and an empty directory.
+//! Called by the layer store with a decompressed stream and an empty directory, and
+//! by [`archive`](crate::archive) for volumes and containers ([`Rules`] says what
+//! differs).
 //! [`archive`] reads the stream's entries, [`path`] makes their names harmless,
 //! [`tree`] and [`kept`] are the only code here that touches the layer's files, and
 //! reach nothing outside the directory they were given. This module joins them: what
@@ -22,6 +25,7 @@ pub(super) mod path;
 mod pax;
 mod rebuild;
 mod recipe;
+mod rules;
 mod sparse;
 mod tree;
 
@@ -36,7 +40,7 @@ use rustix::{
 };
 
 use self::{
-    archive::{Archive, Entry, Kind},
+    archive::{Archive, Entry, Kind, Metadata},
     kept::Kept,
     path::RelativePath,
     recipe::{Recorder, errno},
@@ -48,6 +52,7 @@ use super::space::Spending;
 pub(crate) use self::{
     archive::ArchiveError,
     rebuild::{RebuildError, archive_size, rebuild},
+    rules::Rules,
 };
 
 /// Name of the directory in a layer's own that holds its files.
@@ -83,6 +88,17 @@ pub(crate) enum UnpackError {
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A directory is where something else is to be, or the other way round, and
+    /// neither may replace the other.
+    #[error("cannot overwrite {there} {path:?} with {entry}")]
+    Kind {
+        /// The entry, as its archive names it.
+        path: String,
+        /// What is there.
+        there: &'static str,
+        /// What is to be there.
+        entry: &'static str,
     },
     /// The file system did not do what was asked.
     #[error("cannot {action} {path:?}: {source}")]
@@ -120,9 +136,11 @@ pub(crate) fn unpack<R: Read>(stream: R, layer: BorrowedFd<'_>) -> Result<u64, U
     .map_err(failed("record"))?;
     let recorder =
         Recorder::new(stream, recipe).map_err(|error| failed("record")(errno(&error)))?;
+    let rules = Rules::layer();
     let mut unpacker = Unpacker {
         archive: Archive::new(recorder),
-        tree: Tree::new(root, Kept::new(layer)),
+        tree: Tree::new(root, &rules, Some(Kept::new(layer))),
+        rules: &rules,
         buffer: vec![0; COPY_SIZE],
         written: 0,
         spending: Spending::default(),
@@ -145,6 +163,32 @@ pub(crate) fn unpack<R: Read>(stream: R, layer: BorrowedFd<'_>) -> Result<u64, U
     Ok(written)
 }
 
+/// Unpacks files into `directory`, which need not be empty, as `rules` say. Reads
+/// `stream` to the end of the archive.
+///
+/// # Errors
+/// [`UnpackError`]; what was unpacked until then is left in place.
+pub(crate) fn unpack_files<R: Read>(
+    stream: R,
+    directory: OwnedFd,
+    rules: &Rules,
+) -> Result<(), UnpackError> {
+    let mut unpacker = Unpacker {
+        archive: Archive::new(Unrecorded(stream)),
+        tree: Tree::new(directory, rules, None),
+        rules,
+        buffer: vec![0; COPY_SIZE],
+        written: 0,
+        spending: Spending::default(),
+    };
+    unpacker.entries()?;
+    unpacker.tree.leave().map_err(|source| UnpackError::Disk {
+        action: "finish",
+        path: "/".into(),
+        source,
+    })
+}
+
 /// Makes the directory that the layer's root becomes.
 fn make_root(layer: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::fs::mkdirat(layer, FILES, Mode::RWXU)?;
@@ -159,20 +203,56 @@ fn make_root(layer: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(root)
 }
 
-struct Unpacker<'layer, R> {
-    archive: Archive<Recorder<R>>,
-    tree: Tree<'layer>,
+/// A stream that is told which file its bytes go to.
+trait Recording: Read {
+    /// What is read from now on is a file's content.
+    fn begin_content(&mut self);
+    /// It was, and this file's.
+    fn end_content(&mut self, path: &[u8], inode: u64, segments: &[Segment]) -> io::Result<()>;
+}
+
+impl<R: Read> Recording for Recorder<R> {
+    fn begin_content(&mut self) {
+        Self::begin_content(self);
+    }
+
+    fn end_content(&mut self, path: &[u8], inode: u64, segments: &[Segment]) -> io::Result<()> {
+        Self::end_content(self, path, inode, segments)
+    }
+}
+
+/// A stream of which nobody wants to know that.
+struct Unrecorded<R>(R);
+
+impl<R: Read> Read for Unrecorded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read> Recording for Unrecorded<R> {
+    fn begin_content(&mut self) {}
+
+    fn end_content(&mut self, _: &[u8], _: u64, _: &[Segment]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Unpacker<'a, R> {
+    archive: Archive<R>,
+    tree: Tree<'a>,
+    rules: &'a Rules,
     buffer: Vec<u8>,
     written: u64,
     spending: Spending,
 }
 
-impl<R: Read> Unpacker<'_, R> {
+impl<R: Recording> Unpacker<'_, R> {
     fn entries(&mut self) -> Result<(), UnpackError> {
         while let Some(entry) = self.archive.next_entry()? {
             self.spend(ENTRY_COST)
                 .map_err(|source| disk("make room for", &entry, source))?;
-            self.entry(&entry)?;
+            self.entry(entry)?;
         }
         Ok(())
     }
@@ -181,11 +261,20 @@ impl<R: Read> Unpacker<'_, R> {
         self.spending.spend(self.tree.root(), bytes)
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+    fn entry(&mut self, mut entry: Entry) -> Result<(), UnpackError> {
+        if let Some((uid, gid)) = self.rules.owner {
+            entry.metadata = Metadata {
+                uid,
+                gid,
+                ..entry.metadata
+            };
+        }
+        let entry = &entry;
         let path =
             RelativePath::parse(&entry.path).map_err(|error| refused(&entry.path, &error))?;
         let Some((parent, name)) = path.split() else {
             return match entry.kind {
+                Kind::Directory if self.rules.keeps_root => Ok(()),
                 Kind::Directory => self
                     .tree
                     .set_root_metadata(&entry.metadata)
@@ -199,25 +288,22 @@ impl<R: Read> Unpacker<'_, R> {
         self.tree
             .enter(parent)
             .map_err(|source| not_entered(entry, source))?;
-
-        if name == OPAQUE_WHITEOUT {
-            return self
-                .tree
-                .make_opaque()
-                .map_err(|source| disk("make opaque the directory of", entry, source));
+        if self.rules.layer
+            && let Some(result) = self.whiteout(entry, name)
+        {
+            return result;
         }
-        if name.starts_with(AUFS_METADATA_PREFIX) {
-            return Ok(());
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
-            if matches!(hidden, b"" | b"." | b"..") {
-                return Err(refused(&entry.path, &"it whites out no file name"));
-            }
-            return self
-                .tree
-                .whiteout(hidden)
-                .map_err(|source| disk("white out", entry, source));
-        }
+        self.tree
+            .check_kind(name, entry.kind == Kind::Directory)
+            .map_err(|there| UnpackError::Kind {
+                path: lossy(&entry.path),
+                there,
+                entry: if entry.kind == Kind::Directory {
+                    "directory"
+                } else {
+                    "non-directory"
+                },
+            })?;
 
         let metadata = &entry.metadata;
         match &entry.kind {
@@ -238,6 +324,29 @@ impl<R: Read> Unpacker<'_, R> {
                 self.file(entry, &path, name, segments.as_deref(), *size)
             }
         }
+    }
+
+    /// What an entry's name says about lower layers, if it does.
+    fn whiteout(&mut self, entry: &Entry, name: &[u8]) -> Option<Result<(), UnpackError>> {
+        if name == OPAQUE_WHITEOUT {
+            return Some(
+                self.tree
+                    .make_opaque()
+                    .map_err(|source| disk("make opaque the directory of", entry, source)),
+            );
+        }
+        if name.starts_with(AUFS_METADATA_PREFIX) {
+            return Some(Ok(()));
+        }
+        let hidden = name.strip_prefix(WHITEOUT_PREFIX)?;
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Some(Err(refused(&entry.path, &"it whites out no file name")));
+        }
+        Some(
+            self.tree
+                .whiteout(hidden)
+                .map_err(|source| disk("white out", entry, source)),
+        )
     }
 
     fn hard_link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<(), UnpackError> {
@@ -307,7 +416,9 @@ impl<R: Read> Unpacker<'_, R> {
         if segments.is_some() {
             rustix::fs::ftruncate(&file, size).map_err(failed)?;
         }
-        tree::set_file_metadata(&file, &entry.metadata).map_err(failed)
+        self.tree
+            .set_file_metadata(&file, &entry.metadata)
+            .map_err(failed)
     }
 }
 
@@ -315,7 +426,7 @@ fn not_entered(entry: &Entry, source: Errno) -> UnpackError {
     match source {
         Errno::XDEV | Errno::LOOP | Errno::EXIST => refused(
             &entry.path,
-            &"a symbolic link on its way leads out of the layer or nowhere",
+            &"a symbolic link on its way leads out of the archive or nowhere",
         ),
         Errno::NOTDIR => refused(&entry.path, &"a file is where its directory should be"),
         source => disk("open the directory of", entry, source),
@@ -348,6 +459,17 @@ fn disk(action: &'static str, entry: &Entry, source: Errno) -> UnpackError {
 }
 
 impl UnpackError {
+    /// Whether what was written to is read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Disk {
+                source: Errno::ROFS,
+                ..
+            }
+        )
+    }
+
     /// Whether the data disk is full.
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(

@@ -12,7 +12,7 @@ pub(in crate::images) struct RelativePath(Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::images) enum PathError {
     /// It climbs above the root.
-    #[error("its path leads out of the layer")]
+    #[error("its path leads out of the archive")]
     Outside,
     /// It holds a NUL byte.
     #[error("its path holds a NUL byte")]

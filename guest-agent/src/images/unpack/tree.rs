@@ -1,8 +1,9 @@
-//! The directory a layer is unpacked into, reached only through its descriptor.
+//! The directory that is unpacked into, reached only through its descriptor.
 //!
-//! Paths of more than one component are resolved by the kernel, beneath the root
-//! (`openat2` with `RESOLVE_BENEATH`): symbolic links that stay in the layer are
-//! followed, as image builders expect (`lib -> usr/lib`), others are errors.
+//! Paths of more than one component are resolved by the kernel, within the root
+//! (`openat2`). In a layer symbolic links that stay in it are followed, as image
+//! builders expect (`lib -> usr/lib`), and others are errors; in a container they
+//! lead where they lead inside.
 //! Everything else names one component in an open directory and follows nothing.
 //!
 //! Entries of one directory mostly come together, so the directory of the last
@@ -12,13 +13,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+        AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
         XattrFlags,
     },
     io::Errno,
 };
 
-use super::{archive::Metadata, kept::Kept};
+use super::{archive::Metadata, kept::Kept, rules::Rules};
 use crate::images::overlay::OPAQUE;
 
 /// The device number by which OverlayFS knows a whiteout.
@@ -38,10 +39,12 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// A layer being unpacked.
-pub(super) struct Tree<'layer> {
+/// A tree being unpacked.
+pub(super) struct Tree<'a> {
     root: OwnedFd,
-    kept: Kept<'layer>,
+    rules: &'a Rules,
+    /// Where what entries replace goes; it is deleted on the spot without.
+    kept: Option<Kept<'a>>,
     current: Option<Current>,
 }
 
@@ -57,11 +60,12 @@ struct Current {
     behind_link: bool,
 }
 
-impl<'layer> Tree<'layer> {
+impl<'a> Tree<'a> {
     /// The tree below `root`; what entries replace goes to `kept`.
-    pub(super) fn new(root: OwnedFd, kept: Kept<'layer>) -> Self {
+    pub(super) fn new(root: OwnedFd, rules: &'a Rules, kept: Option<Kept<'a>>) -> Self {
         Self {
             root,
+            rules,
             kept,
             current: None,
         }
@@ -110,6 +114,8 @@ impl<'layer> Tree<'layer> {
     /// too.
     pub(super) fn leave(&mut self) -> Result<(), Errno> {
         match self.current.take() {
+            // One that was there has changed.
+            Some(at) if at.path.is_empty() && self.rules.keeps_root => Ok(()),
             Some(at) => set_times(&at.directory, at.modified),
             None => Ok(()),
         }
@@ -119,13 +125,13 @@ impl<'layer> Tree<'layer> {
     pub(super) fn set_root_metadata(&mut self, metadata: &Metadata) -> Result<(), Errno> {
         self.leave()?;
         let root = self.open_directory(b"")?;
-        set_file_metadata(&root, metadata)
+        self.set_file_metadata(&root, metadata)
     }
 
     /// Makes the directory `name`, or gives one that is there `metadata`.
     pub(super) fn directory(&mut self, name: &[u8], metadata: &Metadata) -> Result<(), Errno> {
         let directory = self.ensure_directory(name)?;
-        set_file_metadata(&directory, metadata)?;
+        self.set_file_metadata(&directory, metadata)?;
         let stat = rustix::fs::fstat(&directory)?;
         if let Some(at) = &mut self.current
             && at.inode == (stat.st_dev, stat.st_ino)
@@ -136,7 +142,7 @@ impl<'layer> Tree<'layer> {
     }
 
     /// Makes an empty file for writing. Its metadata is set when it is written:
-    /// [`set_file_metadata`].
+    /// [`set_file_metadata`](Self::set_file_metadata).
     pub(super) fn create_file(&mut self, name: &[u8]) -> Result<OwnedFd, Errno> {
         self.create(name, |at| {
             rustix::fs::openat(
@@ -219,7 +225,25 @@ impl<'layer> Tree<'layer> {
         set_opaque(self.at()?)
     }
 
-    /// The directory `path` beneath the root.
+    /// What is in the way of an entry at `name` by its kind, if the rules have kinds
+    /// kept.
+    pub(super) fn check_kind(&self, name: &[u8], directory: bool) -> Result<(), &'static str> {
+        if !self.rules.keeps_kinds {
+            return Ok(());
+        }
+        match self.stat(name) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if !directory => Err("directory"),
+                FileType::Directory => Ok(()),
+                _ if directory => Err("non-directory"),
+                _ => Ok(()),
+            },
+            // Whatever else there is to say, making the entry says it.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The directory `path`, as the rules resolve it.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.open(path, ResolveFlags::NO_MAGICLINKS)
     }
@@ -230,13 +254,18 @@ impl<'layer> Tree<'layer> {
     }
 
     fn open(&self, path: &[u8], flags: ResolveFlags) -> Result<OwnedFd, Errno> {
-        let path = if path.is_empty() { b"." } else { path };
+        let joined = match (self.rules.base.as_slice(), path) {
+            (b"", b"") => b".".to_vec(),
+            (b"", path) => path.to_vec(),
+            (base, b"") => base.to_vec(),
+            (base, path) => [base, b"/", path].concat(),
+        };
         rustix::fs::openat2(
             &self.root,
-            path,
+            joined,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | flags,
+            self.rules.resolve | flags,
         )
     }
 
@@ -257,7 +286,7 @@ impl<'layer> Tree<'layer> {
                     match self.stat(name) {
                         Err(Errno::NOENT) => {}
                         // A file in the way stays: no entry has replaced it.
-                        Ok(found) if is_whiteout(&found) => {}
+                        Ok(found) if self.rules.layer && is_whiteout(&found) => {}
                         Ok(found)
                             if FileType::from_raw_mode(found.st_mode) == FileType::Symlink =>
                         {
@@ -278,8 +307,8 @@ impl<'layer> Tree<'layer> {
     }
 
     /// Opens the directory `name`; makes it, in place of what is there, when there
-    /// is none. In place of something else it becomes opaque: what a whiteout or a
-    /// file hid must not show in it.
+    /// is none. In a layer, in place of something else it becomes opaque: what a
+    /// whiteout or a file hid must not show in it.
     fn ensure_directory(&mut self, name: &[u8]) -> Result<OwnedFd, Errno> {
         let make = |at: BorrowedFd<'_>| rustix::fs::mkdirat(at, name, Mode::RWXU);
         match make(self.at()?) {
@@ -294,7 +323,9 @@ impl<'layer> Tree<'layer> {
         self.displace(name)?;
         make(self.at()?)?;
         let directory = self.open_child(name)?;
-        set_opaque(&directory)?;
+        if self.rules.layer {
+            set_opaque(&directory)?;
+        }
         Ok(directory)
     }
 
@@ -315,9 +346,10 @@ impl<'layer> Tree<'layer> {
 
     /// Takes `name` away.
     fn displace(&mut self, name: &[u8]) -> Result<(), Errno> {
-        match &self.current {
-            Some(at) => self.kept.take(at.directory.as_fd(), name),
-            None => Err(Errno::BADF),
+        match (&self.current, &mut self.kept) {
+            (Some(at), Some(kept)) => kept.take(at.directory.as_fd(), name),
+            (Some(at), None) => delete(at.directory.as_fd(), name),
+            (None, _) => Err(Errno::BADF),
         }
     }
 
@@ -338,7 +370,7 @@ impl<'layer> Tree<'layer> {
         // There is no call that takes a directory and a name before Linux 6.13.
         let mut path = format!("/proc/self/fd/{}/", at.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
-        set_xattrs(metadata, |attribute, value| {
+        self.set_xattrs(metadata, |attribute, value| {
             rustix::fs::lsetxattr(path.as_slice(), attribute, value, XattrFlags::empty())
         })?;
         rustix::fs::utimensat(
@@ -347,6 +379,50 @@ impl<'layer> Tree<'layer> {
             &times(metadata.modified.into()),
             AtFlags::SYMLINK_NOFOLLOW,
         )
+    }
+
+    /// Sets the metadata of an open file or directory. The order matters: a change of
+    /// owner clears set-user-id and capabilities, everything changes the time.
+    pub(super) fn set_file_metadata(
+        &self,
+        file: &OwnedFd,
+        metadata: &Metadata,
+    ) -> Result<(), Errno> {
+        rustix::fs::fchown(
+            file,
+            Some(Uid::from_raw(metadata.uid)),
+            Some(Gid::from_raw(metadata.gid)),
+        )?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))?;
+        self.set_xattrs(metadata, |attribute, value| {
+            rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())
+        })?;
+        set_times(file, metadata.modified.into())
+    }
+
+    /// Sets extended attributes. In a layer `OverlayFS`'s own are kept for the
+    /// container, but mean nothing to the `OverlayFS` that it is mounted with.
+    fn set_xattrs(
+        &self,
+        metadata: &Metadata,
+        set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        for (name, value) in &metadata.xattrs {
+            let result = match name.strip_prefix(OVERLAY_XATTRS) {
+                Some(rest) if self.rules.layer => {
+                    set(&[ESCAPED_OVERLAY_XATTRS, rest].concat(), value)
+                }
+                _ => set(name, value),
+            };
+            match result {
+                // A namespace that the guest does not have, or user attributes on
+                // what cannot have them: as other engines do, go without.
+                Err(Errno::OPNOTSUPP) => {}
+                Err(Errno::PERM) if name.starts_with(b"user.") || !self.rules.layer => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn stat(&self, name: &[u8]) -> Result<Stat, Errno> {
@@ -365,6 +441,53 @@ impl<'layer> Tree<'layer> {
     }
 }
 
+/// Deletes `name` in `directory`, and all that is in it, following no link.
+fn delete(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    // By open directories, one for each level: a stranger's tree can be deeper than
+    // there is stack.
+    let mut levels: Vec<(OwnedFd, Vec<u8>)> = Vec::new();
+    let mut next = Some(name.to_vec());
+    loop {
+        let at = levels.last().map_or(directory, |(level, _)| level.as_fd());
+        if let Some(name) = next.take() {
+            match rustix::fs::unlinkat(at, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // What Linux and POSIX say of a directory.
+                Err(Errno::ISDIR | Errno::PERM) => {
+                    let level = rustix::fs::openat(at, &name, DIRECTORY, Mode::empty())?;
+                    levels.push((level, name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some((level, _)) = levels.last() else {
+            return Ok(());
+        };
+        next = first_name(level)?;
+        if next.is_none()
+            && let Some((_, name)) = levels.pop()
+        {
+            let at = levels.last().map_or(directory, |(level, _)| level.as_fd());
+            rustix::fs::unlinkat(at, &name, AtFlags::REMOVEDIR)?;
+            if levels.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Some name in a directory, unless it is empty.
+fn first_name(directory: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            return Ok(Some(name.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
 /// Writes `bytes` at `offset`.
 pub(super) fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
@@ -376,43 +499,6 @@ pub(super) fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Res
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Sets the metadata of an open file or directory. The order matters: a change of
-/// owner clears set-user-id and capabilities, everything changes the time.
-pub(super) fn set_file_metadata(file: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
-    rustix::fs::fchown(
-        file,
-        Some(Uid::from_raw(metadata.uid)),
-        Some(Gid::from_raw(metadata.gid)),
-    )?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))?;
-    set_xattrs(metadata, |attribute, value| {
-        rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())
-    })?;
-    set_times(file, metadata.modified.into())
-}
-
-/// Sets extended attributes. OverlayFS's own are kept for the container, but mean
-/// nothing to the OverlayFS that the layer is mounted with.
-fn set_xattrs(
-    metadata: &Metadata,
-    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    for (name, value) in &metadata.xattrs {
-        let result = match name.strip_prefix(OVERLAY_XATTRS) {
-            Some(rest) => set(&[ESCAPED_OVERLAY_XATTRS, rest].concat(), value),
-            None => set(name, value),
-        };
-        match result {
-            // A namespace that the guest does not have, or user attributes on
-            // what cannot have them: as other engines do, go without.
-            Err(Errno::OPNOTSUPP) => {}
-            Err(Errno::PERM) if name.starts_with(b"user.") => {}
-            result => result?,
         }
     }
     Ok(())

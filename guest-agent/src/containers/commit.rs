@@ -1,0 +1,145 @@
+//! A layer of what a container changed in its root file system.
+//!
+//! Its upper directory is written as an archive and unpacked as any layer is: the
+//! same code decides what a layer may hold, and its digest is known when it is there.
+
+use std::io;
+
+use guest_protocol::{AgentError, container::Status, image::Compression, methods::Committed};
+
+use super::{Containers, cgroup, start::unmounted};
+use crate::{
+    archive::tree::{Contents, WriteError, write_tree},
+    error::{Context, Result},
+    images::overlay,
+};
+
+/// Length of an archive without entries: two blocks of zeros.
+const EMPTY_ARCHIVE: u64 = 1024;
+
+/// What the runtime makes in a root file system to mount on, beside volumes.
+const MOUNT_POINTS: [&str; 7] = [
+    "dev",
+    "etc/hostname",
+    "etc/hosts",
+    "etc/resolv.conf",
+    "proc",
+    "sbin/docker-init",
+    "sys",
+];
+
+impl Containers {
+    /// Makes a layer of what a container changed; `pause` freezes it meanwhile.
+    ///
+    /// # Errors
+    /// [`guest_protocol::ErrorKind::NotFound`], or why it cannot be made.
+    pub(crate) async fn commit(&self, reference: &str, pause: bool) -> Result<Committed> {
+        let entry = self.find(reference)?;
+        let running = entry.live().process.is_some();
+        // One that does not run is not started meanwhile.
+        let _lifecycle = if running {
+            None
+        } else {
+            Some(entry.lifecycle.lock().await)
+        };
+        if entry.history.borrow().removed {
+            return Err(AgentError::no_such_container(reference));
+        }
+        unmounted_if(&entry, !running).await;
+        let status = entry.record().container.state.status;
+        let frozen = if pause && status == Status::Running {
+            // Thawed also when it did not come to rest.
+            let frozen = Frozen(&entry.id);
+            cgroup::freeze(&entry.id)
+                .await
+                .context(format_args!("cannot pause container {}", entry.id))?;
+            Some(frozen)
+        } else {
+            None
+        };
+        let container = entry.container();
+        let (base_configuration, base_manifest) =
+            self.shared.images.description(&container.image_id)?;
+        let contents = Contents::layer(mount_points(&container));
+        let upper = self.shared.paths.container(&entry.id).join("upper");
+        let images = self.shared.images.clone();
+        let unpacked = crate::archive::stream::blocking(move || {
+            overlay::make_directory(&upper, 0o755).context("cannot make the upper directory")?;
+            let upper = std::fs::File::open(&upper)
+                .context("cannot open the container's changes")?
+                .into();
+            let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+            std::thread::scope(|scope| {
+                let written = scope.spawn(|| write_tree(writer, &upper, b"", &contents));
+                let reader = io::BufReader::with_capacity(64 * 1024, reader);
+                let unpacked = images.unpack_new(reader, Compression::None);
+                let written = written.join().unwrap_or_else(|_| {
+                    Err(WriteError::Output(io::Error::other(
+                        "the archive's thread panicked",
+                    )))
+                });
+                match (written, unpacked) {
+                    (Ok(()), unpacked) => unpacked,
+                    // The reason is on the other side of the pipe.
+                    (Err(WriteError::Output(_)), Err(error)) => Err(error),
+                    (Err(error), unpacked) => {
+                        if let Ok(unpacked) = unpacked {
+                            images.throw_away(&unpacked);
+                        }
+                        Err(error.into())
+                    }
+                }
+            })
+        })
+        .await?;
+        drop(frozen);
+        let layer = self.shared.images.keep_new(unpacked).await?;
+        self.tell(&entry, "commit", &[]);
+        Ok(Committed {
+            layer: (layer.tar_size > EMPTY_ARCHIVE).then_some(layer),
+            base_configuration,
+            base_manifest,
+            container_id: entry.id.clone(),
+        })
+    }
+}
+
+/// A container whose processes do not run until this goes.
+struct Frozen<'a>(&'a str);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // One that has ended has no cgroup any more.
+        if let Err(error) = cgroup::thaw(self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("container {} stays frozen: {error}", self.0);
+        }
+    }
+}
+
+async fn unmounted_if(entry: &super::Entry, wanted: bool) {
+    if wanted {
+        unmounted(entry).await;
+    }
+}
+
+/// Where something is mounted in a container, below its root.
+fn mount_points(container: &guest_protocol::container::Container) -> Vec<Vec<u8>> {
+    let own = container
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.destination.as_deref());
+    let tmpfs = container
+        .host_config
+        .tmpfs
+        .iter()
+        .flatten()
+        .map(|(path, _)| path.as_str());
+    MOUNT_POINTS
+        .into_iter()
+        .chain(own)
+        .chain(tmpfs)
+        .map(|path| path.trim_matches('/').as_bytes().to_vec())
+        .collect()
+}
