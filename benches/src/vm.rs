@@ -127,6 +127,7 @@ fn ours(options: &Options, cpus: u8, folder: &Path, disk: &Path) -> Result<(Comm
         disks: vec![DiskConfig {
             path: disk.to_path_buf(),
             read_only: false,
+            journal: None,
         }],
         vsock: VsockConfig {
             cid: GUEST_CID,

@@ -18,7 +18,7 @@ thread_local! {
         let file = memfd_create("disk", MemfdFlags::empty()).expect("there is memory");
         ftruncate(&file, DISK).expect("there is memory");
         let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
-        let disk = Block::open(&DiskConfig { path, read_only }).expect("it is a file");
+        let disk = Block::open(&DiskConfig { path, read_only, journal: None }).expect("it is a file");
         assert_eq!(fstat(&file).expect("it is open").st_size, DISK as i64);
         disk
     }));

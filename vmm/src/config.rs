@@ -126,6 +126,9 @@ pub struct DiskConfig {
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
+    /// A file to record all writes and flushes in, for tests that cut the power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<PathBuf>,
 }
 
 /// The vsock device.

@@ -8,6 +8,7 @@ const MANY: u32 = 20;
 pub(crate) struct Findings {
     count: u32,
     round: u32,
+    during: String,
 }
 
 impl Findings {
@@ -16,10 +17,18 @@ impl Findings {
         self.round = round;
     }
 
+    /// Findings are of this part of the round.
+    pub(crate) fn during(&mut self, what: &str) {
+        what.clone_into(&mut self.during);
+    }
+
     /// Tells of one.
     pub(crate) fn add(&mut self, finding: impl std::fmt::Display) {
         self.count += 1;
-        println!("round {}: {finding}", self.round);
+        match self.during.as_str() {
+            "" => println!("round {}: {finding}", self.round),
+            during => println!("round {}, {during}: {finding}", self.round),
+        }
     }
 
     pub(crate) fn count(&self) -> u32 {

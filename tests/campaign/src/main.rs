@@ -5,6 +5,8 @@
 //!
 //! [`agent`] kills the guest agent outside of a machine, in a PID namespace of its
 //! own that goes with it as a machine would: hundreds of rounds in minutes.
+//! [`machine`] boots whole machines, kills engine and monitor, and cuts the power.
+//!
 //! `cargo xtask campaign` builds what is needed and calls this.
 
 #![allow(
@@ -15,6 +17,7 @@
 
 mod agent;
 mod findings;
+mod machine;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -35,6 +38,15 @@ struct Arguments {
     /// How often the agent is killed
     #[arg(long, default_value_t = 200)]
     rounds: u32,
+    /// `dctl` as users get it: a whole machine is killed, too
+    #[arg(long, value_name = "FILE")]
+    dctl: Option<PathBuf>,
+    /// How often a whole machine boots, to be killed
+    #[arg(long, default_value_t = 2)]
+    boots: u32,
+    /// How often its power is cut
+    #[arg(long, default_value_t = 40)]
+    cuts: u32,
     /// Decides everything that is random; printed, for a second try
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -76,6 +88,30 @@ fn run(arguments: &Arguments) -> Result<bool> {
         findings.count(),
         began.elapsed().as_secs()
     );
+    if let Some(dctl) = &arguments.dctl {
+        let began = Instant::now();
+        let before = findings.count();
+        // Short: sockets lie in it.
+        let home = tempfile::Builder::new()
+            .prefix("campaign-")
+            .tempdir_in("/tmp")?;
+        let plan = machine::Plan {
+            boots: arguments.boots,
+            cuts: arguments.cuts,
+            seed: arguments.seed,
+        };
+        let done = machine::campaign(dctl, &arguments.agent, home.path(), plan, &mut findings)?;
+        println!(
+            "machine: seed {}, {} boots ended by a kill, {} power cuts that lost {} blocks, {} calls acknowledged, {} findings, {} s",
+            arguments.seed,
+            done.boots,
+            done.cuts,
+            done.lost,
+            done.acknowledged,
+            findings.count() - before,
+            began.elapsed().as_secs()
+        );
+    }
     if arguments.keep {
         println!("the data is in {}", folder.path().display());
     }

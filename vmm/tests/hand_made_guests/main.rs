@@ -324,6 +324,7 @@ fn a_configuration_that_cannot_work_is_refused_with_its_reason() {
             config.disks.push(dctl_vmm::config::DiskConfig {
                 path: "/nonexistent/disk".into(),
                 read_only: false,
+                journal: None,
             });
         }),
     ];

@@ -9,7 +9,7 @@ pub(crate) mod kvm;
 pub(crate) mod probe;
 pub(crate) mod qemu;
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use dctl_vmm::config::{DiskConfig, VmConfig, VsockConfig};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ pub use choice::Choice;
 use crate::{
     Error, Result, Settings, assets::Guest, file, monitor::process::Monitor, paths::MachineFiles,
 };
+
+/// Names a file to record in what guests write to their disks; the fault campaign
+/// sets it.
+const JOURNAL_VARIABLE: &str = "DCTL_DISK_JOURNAL";
 
 /// Which driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +71,9 @@ impl DriverKind {
             disks: vec![DiskConfig {
                 path: files.disk(),
                 read_only: false,
+                journal: env::var_os(JOURNAL_VARIABLE)
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from),
             }],
             vsock: VsockConfig {
                 cid: guest_protocol::GUEST_CID,

@@ -55,6 +55,7 @@ fn config(home: &Home, command_line: &str) -> VmConfig {
         disks: vec![DiskConfig {
             path: file("disk"),
             read_only: false,
+            journal: None,
         }],
         vsock: VsockConfig {
             cid: 3,

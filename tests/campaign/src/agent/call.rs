@@ -1,14 +1,14 @@
 //! Calls to the agent, which may be killed under any of them.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use guest_protocol::{
-    AgentError,
+    AGENT_PORT, AgentError,
     frame::{self, Reply},
     methods::Method,
 };
@@ -36,16 +36,28 @@ impl From<io::Error> for CallError {
     }
 }
 
-/// A socket to call.
+/// Where the agent is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     socket: PathBuf,
+    /// It is a machine's vsock, where a port is asked for first.
+    vsock: bool,
 }
 
 impl Caller {
-    pub(crate) fn new(socket: &Path) -> Self {
+    /// The agent outside of a machine.
+    pub(crate) fn agent(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            vsock: false,
+        }
+    }
+
+    /// The agent of a machine.
+    pub(crate) fn machine(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            vsock: true,
         }
     }
 
@@ -59,6 +71,15 @@ impl Caller {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        if self.vsock {
+            stream.write_all(format!("CONNECT {AGENT_PORT}\n").as_bytes())?;
+            // One byte at a time: what follows the line is not this reader's.
+            let mut accepted = String::new();
+            BufReader::with_capacity(1, &stream).read_line(&mut accepted)?;
+            if !accepted.starts_with("OK ") {
+                return Err(CallError::CutOff);
+            }
+        }
         let request = frame::encode(&method.into_request())
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         stream.write_all(&request)?;

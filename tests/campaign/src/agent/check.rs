@@ -45,7 +45,7 @@ pub(crate) fn check(
     models: &mut [Model],
     findings: &mut Findings,
 ) -> Result<()> {
-    let caller = Caller::new(&agent.socket());
+    let caller = Caller::agent(&agent.socket());
     let listed = answered(caller.call(ImageList {}))?;
     let containers = answered(caller.call(ContainerList {}))?;
     check_tags(&listed, models, findings);
@@ -328,7 +328,7 @@ pub(crate) fn nothing_is_left(
     models: &mut [Model],
     findings: &mut Findings,
 ) -> Result<()> {
-    let caller = Caller::new(&agent.socket());
+    let caller = Caller::agent(&agent.socket());
     for container in answered(caller.call(ContainerList {}))? {
         answered(caller.call(ContainerRemove {
             container: container.id,

@@ -1,12 +1,12 @@
 //! Rounds against the guest agent: [`process`] starts and kills it, [`work`] keeps
 //! it busy and notes in the [`model`] what it acknowledged, [`check`] compares.
 
-mod call;
-mod check;
-mod images;
-mod model;
-mod process;
-mod work;
+pub(crate) mod call;
+pub(crate) mod check;
+pub(crate) mod images;
+pub(crate) mod model;
+pub(crate) mod process;
+pub(crate) mod work;
 
 use std::{
     path::Path,
@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Result;
 
-use self::{images::Images, model::Model, process::Agent, work::Worker};
+use self::{call::Caller, images::Images, model::Model, process::Agent, work::Worker};
 use crate::findings::Findings;
 
 /// Workers that call at the same time, each with names of its own.
@@ -92,12 +92,12 @@ fn work(
     findings: &mut Findings,
 ) -> Result<()> {
     let over = AtomicBool::new(false);
-    let socket = agent.socket();
+    let caller = Caller::agent(&agent.socket());
     let reports = thread::scope(|scope| {
         let workers: Vec<_> = models
             .iter_mut()
             .map(|model| {
-                let mut worker = Worker::new(&socket, images, model, random.fork());
+                let mut worker = Worker::new(caller.clone(), images, model, random.fork());
                 let over = &over;
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) && worker.step() {}

@@ -31,6 +31,22 @@ impl<T: PartialEq> Slot<T> {
     }
 }
 
+/// Makes what is different in `next` pending.
+fn on_the_way<T: Clone + PartialEq>(
+    slots: &mut BTreeMap<String, Slot<T>>,
+    next: &BTreeMap<String, Slot<T>>,
+    absent: &T,
+) {
+    for (name, after) in next {
+        let slot = slots
+            .entry(name.clone())
+            .or_insert_with(|| Slot::new(absent.clone()));
+        if slot.known != after.known {
+            slot.pending = Some(after.known.clone());
+        }
+    }
+}
+
 /// A container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Made {
@@ -47,7 +63,7 @@ pub(crate) struct Made {
 }
 
 /// What one worker knows. Its names are nobody else's.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     /// The worker's number: it is in all names.
     pub(crate) number: usize,
@@ -107,6 +123,29 @@ impl Model {
             .for_each(|slot| slot.pending = None);
         self.doubtful.clear();
         self.settled();
+    }
+
+    /// This model on the way to `next`, which is one call later.
+    pub(crate) fn until(&self, next: &Self) -> Self {
+        let mut model = self.clone();
+        on_the_way(&mut model.tags, &next.tags, &None);
+        on_the_way(&mut model.tokens, &next.tokens, &None);
+        on_the_way(&mut model.containers, &next.containers, &None);
+        let (mut came, mut went) = (None, None);
+        for (name, slot) in &model.containers {
+            match (&slot.known, &slot.pending) {
+                (Some(old), Some(Some(new))) if old.exit_code != new.exit_code => {
+                    model.running = Some(name.clone());
+                }
+                (None, Some(Some(_))) => came = Some(name.clone()),
+                (Some(_), Some(None)) => went = Some(name.clone()),
+                _ => {}
+            }
+        }
+        model.renamed = went.zip(came);
+        let kept = next.kept.difference(&self.kept).cloned();
+        model.doubtful.extend(kept);
+        model
     }
 
     /// The call under way is over.

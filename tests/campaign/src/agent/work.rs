@@ -1,10 +1,7 @@
 //! What keeps the agent busy: one random call after the other, each noted in the
 //! model before it is made and settled when it is acknowledged.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::io::Write;
 
 use guest_protocol::{
     AgentError, ErrorKind,
@@ -41,7 +38,6 @@ pub(crate) struct Worker<'a> {
     model: &'a mut Model,
     random: fastrand::Rng,
     report: Report,
-    data: PathBuf,
 }
 
 /// What came of a worker's calls.
@@ -55,14 +51,13 @@ pub(crate) struct Report {
 
 impl<'a> Worker<'a> {
     pub(crate) fn new(
-        socket: &Path,
+        caller: Caller,
         images: &'a Images,
         model: &'a mut Model,
         random: fastrand::Rng,
     ) -> Self {
         Self {
-            caller: Caller::new(socket),
-            data: socket.with_file_name("data"),
+            caller,
             images,
             model,
             random,
@@ -361,7 +356,7 @@ impl<'a> Worker<'a> {
                 result.exit_code,
                 label("exit"),
                 result.error,
-                std::fs::read_to_string(self.data.join(&container.log_path)).unwrap_or_default()
+                std::fs::read_to_string(&container.log_path).unwrap_or_default()
             ));
         } else if let Some(slot) = token.and_then(|name| self.model.tokens.get_mut(&name)) {
             slot.settle(Some(label("token")));

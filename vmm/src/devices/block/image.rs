@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::SECTOR_SHIFT;
+use super::{SECTOR_SHIFT, journal::Journal};
 use crate::devices::Buffers;
 
 /// The disk image cannot be used.
@@ -47,10 +47,16 @@ pub(super) struct Image {
     file: File,
     sectors: u64,
     read_only: bool,
+    /// What tests of power cuts read.
+    journal: Option<Journal>,
 }
 
 impl Image {
-    pub(super) fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        path: &Path,
+        read_only: bool,
+        journal: Option<&Path>,
+    ) -> Result<Self, OpenError> {
         let fail = |source| OpenError::Open {
             path: path.to_owned(),
             source,
@@ -75,6 +81,7 @@ impl Image {
             file,
             sectors,
             read_only,
+            journal: journal.map(Journal::open).transpose().map_err(fail)?,
         })
     }
 
@@ -126,7 +133,8 @@ impl Image {
     }
 
     /// Writes `data` from `offset` on.
-    pub(super) fn write(&self, mut offset: u64, data: &mut Buffers<'_>) -> io::Result<()> {
+    pub(super) fn write(&self, range: Range, data: &mut Buffers<'_>) -> io::Result<()> {
+        let mut offset = range.offset;
         while !data.is_empty() {
             match data.write_to_file(self.file.as_fd(), offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -135,12 +143,17 @@ impl Image {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.note(|journal| journal.write(&self.file, range))
     }
 
     /// Makes all that was written durable.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.note(Journal::flush)
+    }
+
+    fn note(&self, record: impl FnOnce(&Journal) -> io::Result<()>) -> io::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), record)
     }
 
     /// Gives the range's space back. It is advice: a file system without holes keeps
@@ -148,7 +161,10 @@ impl Image {
     pub(super) fn discard(&self, range: Range) -> io::Result<()> {
         match self.punch_hole(range) {
             Err(Errno::OPNOTSUPP) => Ok(()),
-            result => Ok(result?),
+            result => {
+                result?;
+                self.note(|journal| journal.zero(range))
+            }
         }
     }
 
@@ -162,9 +178,10 @@ impl Image {
             fallocate(&self.file, flags, range.offset, range.length)
         };
         match result {
-            Err(Errno::OPNOTSUPP) => self.write_zero_bytes(range),
-            result => Ok(result?),
+            Err(Errno::OPNOTSUPP) => self.write_zero_bytes(range)?,
+            result => result?,
         }
+        self.note(|journal| journal.zero(range))
     }
 
     fn punch_hole(&self, range: Range) -> rustix::io::Result<()> {

@@ -5,6 +5,7 @@
 //! is on disk.
 
 mod image;
+mod journal;
 mod request;
 mod resize;
 
@@ -64,7 +65,7 @@ impl Block {
             source,
         })?;
         Ok(Self {
-            image: Image::open(&config.path, config.read_only)?,
+            image: Image::open(&config.path, config.read_only, config.journal.as_deref())?,
             id: id.to_string_lossy().into_owned(),
             features: 0,
             failing: false,

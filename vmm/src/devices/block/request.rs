@@ -97,7 +97,7 @@ fn carry_out(
         }
         VIRTIO_BLK_T_OUT => {
             let range = data_range(image, sector, readable)?;
-            image.write(range.offset, readable)?;
+            image.write(range, readable)?;
         }
         VIRTIO_BLK_T_FLUSH => {
             if !image.read_only() {

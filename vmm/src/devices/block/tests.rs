@@ -47,7 +47,12 @@ impl Rig {
         let memory = memory();
         let ring = Ring::new(&memory, RING);
         let queues = [ring.queue()];
-        let mut disk = Block::open(&DiskConfig { path, read_only }).unwrap();
+        let mut disk = Block::open(&DiskConfig {
+            path,
+            read_only,
+            journal: Some(directory.path().join("journal")),
+        })
+        .unwrap();
         disk.acknowledge_features(disk.features());
         Self {
             memory,
@@ -330,6 +335,7 @@ fn what_is_no_disk_image_is_refused() {
         Block::open(&DiskConfig {
             path,
             read_only: true,
+            journal: None,
         })
         .err()
     };
@@ -412,4 +418,26 @@ fn nobody_waits_for_ever_for_a_disk_that_does_not_answer() {
         .resize(std::time::Duration::from_millis(1))
         .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn the_journal_has_what_was_done_in_its_order() {
+    let mut rig = Rig::new(false);
+    assert_eq!(rig.request(OUT, 3, &[7; 1024], 0, 500).0, OK);
+    assert_eq!(rig.request(FLUSH, 0, &[], 0, 512).0, OK);
+    let mut range = 8_u64.to_le_bytes().to_vec();
+    range.extend([16, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(rig.request(DISCARD, 0, &range, 0, 512).0, OK);
+    // What is refused did not happen.
+    assert_eq!(rig.request(OUT, u64::MAX, &[7; 512], 0, 512).0, IOERR);
+    let head =
+        |kind: u64, offset: u64, length: u64| [kind, offset, length].map(u64::to_le_bytes).concat();
+    let expected = [
+        head(1, 3 * 512, 1024),
+        vec![7; 1024],
+        head(2, 0, 0),
+        head(3, 8 * 512, 16 * 512),
+    ];
+    let journal = std::fs::read(rig.directory.path().join("journal")).unwrap();
+    assert_eq!(journal, expected.concat());
 }

@@ -253,6 +253,7 @@ fn a_driver_is_told_when_the_configuration_changes() {
     let disk = crate::devices::block::Block::open(&crate::config::DiskConfig {
         path: path.clone(),
         read_only: false,
+        journal: None,
     })
     .unwrap();
     let handle = disk.handle();
