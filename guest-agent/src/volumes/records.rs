@@ -32,7 +32,10 @@ impl Records {
     /// Opens the table, making it when it is missing.
     pub(super) fn open(database: Arc<Database>) -> Result<Self> {
         let records = Self { database };
-        records.change(|_| Ok(()))?;
+        records.change(|transaction| {
+            transaction.open_table(VOLUMES)?;
+            Ok(())
+        })?;
         Ok(records)
     }
 
