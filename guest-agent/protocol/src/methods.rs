@@ -614,6 +614,9 @@ pub struct ContainerCreated {
     pub id: String,
     /// What was ignored or adjusted, for the user to read.
     pub warnings: Vec<String>,
+    /// What its image was made for: `os/architecture[/variant]`, as the image says.
+    #[serde(default)]
+    pub platform: String,
 }
 
 /// Reply to [`ExecCreate`] and [`MachineShell`].

@@ -73,6 +73,7 @@ impl Containers {
         let mounts = spec::volumes::requests(&config, &host, |other| self.mounts_of(other))?;
         let mounts = self.attach_volumes(mounts)?;
 
+        let platform = platform_of(&image.configuration);
         let id = new_id()?;
         let mut container = Container {
             created: clock::now(),
@@ -95,7 +96,11 @@ impl Containers {
         match result {
             Ok((id, name)) => {
                 tracing::info!("container {name} ({}) created", &id[..12]);
-                Ok(ContainerCreated { id, warnings })
+                Ok(ContainerCreated {
+                    id,
+                    warnings,
+                    platform,
+                })
             }
             Err((error, id, name)) => {
                 self.index().names.remove(&name);
@@ -306,6 +311,16 @@ pub(super) fn check_restart_policy(host: &HostConfig) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What an image was made for, by its configuration.
+fn platform_of(configuration: &serde_json::Value) -> String {
+    let parts: Vec<&str> = ["os", "architecture", "variant"]
+        .iter()
+        .filter_map(|key| configuration.get(key)?.as_str())
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join("/")
 }
 
 #[cfg(test)]

@@ -12,17 +12,21 @@ mod lines;
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode,
-    body::Incoming,
+    body::{Frame, Incoming},
     client::conn::http1,
     header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::UnixStream,
+};
 
 pub(crate) use self::{
     call::Call,
@@ -33,6 +37,14 @@ pub(crate) use self::{
 
 /// The newest version of the API that this client speaks.
 pub(crate) const API_VERSION: (u32, u32) = (1, 51);
+
+/// How much of an upload is read at a time, in bytes.
+const PIECE: usize = 256 * 1024;
+/// What uploads are.
+const UPLOAD_TYPE: &str = "application/x-tar";
+
+/// A request's body.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The largest reply that is read whole, in bytes.
 const MAX_REPLY: usize = 256 * 1024 * 1024;
@@ -58,7 +70,9 @@ impl Client {
             socket: socket.to_owned(),
             version: API_VERSION,
         };
-        let response = client.send_to("/_ping", &Call::head("/_ping")).await?;
+        let response = client
+            .send_to("/_ping", &Call::head("/_ping"), None)
+            .await?;
         let offered = response
             .headers()
             .get("Api-Version")
@@ -103,16 +117,44 @@ impl Client {
         ))
     }
 
+    /// Makes a call with all that `source` gives as its body, and whose reply is a
+    /// stream of JSON values.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        source: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<JsonLines<T>, Error> {
+        let pieces = stream::unfold(source, |mut source| async move {
+            let mut piece = BytesMut::with_capacity(PIECE);
+            match source.read_buf(&mut piece).await {
+                Ok(0) => None,
+                Ok(_) => Some((Ok(Frame::data(piece.freeze())), source)),
+                Err(error) => Some((Err(error), source)),
+            }
+        });
+        let body = StreamBody::new(pieces).boxed_unsync();
+        let response = self.send(call, Some((UPLOAD_TYPE, body))).await?;
+        Ok(JsonLines::new(response.into_body(), call.path()))
+    }
+
     /// Makes a call whose reply is read as it comes. Returns when its head is
     /// there.
     pub(crate) async fn response(&self, call: &Call) -> Result<Response<Incoming>, Error> {
+        self.send(call, None).await
+    }
+
+    async fn send(
+        &self,
+        call: &Call,
+        body: Option<(&str, Body)>,
+    ) -> Result<Response<Incoming>, Error> {
         let target = format!(
             "/v{}.{}{}",
             self.version.0,
             self.version.1,
             call.path_and_query()
         );
-        let response = match self.send_to(&target, call).await {
+        let response = match self.send_to(&target, call, body).await {
             // It was there a moment ago.
             Err(Error::Unreachable { source, .. }) => return Err(Error::Lost(source.to_string())),
             result => result?,
@@ -134,7 +176,13 @@ impl Client {
         Hijacked::new(upgraded, headers)
     }
 
-    async fn send_to(&self, target: &str, call: &Call) -> Result<Response<Incoming>, Error> {
+    /// `body` is with its content type; without one the call's own is sent.
+    async fn send_to(
+        &self,
+        target: &str,
+        call: &Call,
+        body: Option<(&str, Body)>,
+    ) -> Result<Response<Incoming>, Error> {
         let stream =
             UnixStream::connect(&self.socket)
                 .await
@@ -152,11 +200,21 @@ impl Client {
             .method(call.method().clone())
             .uri(target)
             .header(HOST, "dctl");
-        let body = if let Some(body) = call.body() {
-            request = request.header(CONTENT_TYPE, "application/json");
-            Full::new(Bytes::copy_from_slice(body))
-        } else {
-            Full::new(Bytes::new())
+        let whole = |bytes: &[u8]| {
+            Full::new(Bytes::copy_from_slice(bytes))
+                .map_err(|never| match never {})
+                .boxed_unsync()
+        };
+        let body = match (body, call.body()) {
+            (Some((content_type, body)), _) => {
+                request = request.header(CONTENT_TYPE, content_type);
+                body
+            }
+            (None, Some(body)) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                whole(body)
+            }
+            (None, None) => whole(&[]),
         };
         if call.is_upgrade() {
             request = request.header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");

@@ -10,11 +10,14 @@ use super::Arguments;
 const GROUPS: [(&str, &[&str]); 3] = [
     (
         "Common commands",
-        &["run", "exec", "ps", "pull", "images", "version", "info"],
+        &[
+            "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version",
+            "info",
+        ],
     ),
     (
         "Management commands",
-        &["container", "image", "machine", "system"],
+        &["container", "image", "machine", "manifest", "system"],
     ),
     (
         "Commands",
@@ -25,8 +28,10 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "diff",
             "doctor",
             "events",
+            "history",
             "inspect",
             "kill",
+            "load",
             "logs",
             "pause",
             "port",
@@ -34,6 +39,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "restart",
             "rm",
             "rmi",
+            "save",
             "start",
             "stats",
             "stop",

@@ -193,14 +193,20 @@ pub(crate) struct RemoveArguments {
     /// Force removal of the image
     #[arg(short, long)]
     force: bool,
+    /// Do not delete untagged parents
+    #[arg(long)]
+    no_prune: bool,
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
+/// What became of an image or of a name of it.
 #[derive(Debug, Deserialize)]
-enum Removed {
+pub(crate) enum Removed {
+    /// The name is gone.
     Untagged(String),
+    /// The image or layer is.
     Deleted(String),
 }
 
@@ -212,8 +218,9 @@ pub(crate) async fn remove(
     let client = environment.machine().await?;
     let mut failed = false;
     for name in &arguments.images {
-        let call =
-            Call::delete(format!("/images/{}", Call::segment(name))).flag("force", arguments.force);
+        let call = Call::delete(format!("/images/{}", Call::segment(name)))
+            .flag("force", arguments.force)
+            .flag("noprune", arguments.no_prune);
         match client.json::<Vec<Removed>>(&call).await {
             Ok(removed) => {
                 for item in removed {

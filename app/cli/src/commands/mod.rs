@@ -1,20 +1,27 @@
 //! The commands: one module for each, or for a few that belong together. This one
 //! parses the command line and calls them.
 
+mod archives;
 mod changes;
 mod container;
 mod container_options;
 mod container_prune;
+mod disk_usage;
 mod exec;
 mod help;
+mod history;
 mod host;
 mod images;
 mod inspect;
 mod lifecycle;
 mod list;
+mod login;
 mod logs;
 mod machine;
+mod prune;
 mod pull;
+mod push;
+mod registry;
 mod run;
 mod stats;
 mod system;
@@ -73,8 +80,16 @@ enum Command {
     Ps(list::ListArguments),
     /// Download an image from a registry
     Pull(pull::PullArguments),
+    /// Upload an image to a registry
+    Push(push::PushArguments),
     /// List images
     Images(images::ImagesArguments),
+    /// Authenticate to a registry
+    Login(login::LoginArguments),
+    /// Log out from a registry
+    Logout(login::LogoutArguments),
+    /// Search a registry for images
+    Search(registry::SearchArguments),
     /// Show the versions of all parts
     Version(system::FormatArguments),
     /// Display system-wide information
@@ -86,6 +101,9 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Manage Docker image manifests and manifest lists
+    #[command(subcommand)]
+    Manifest(registry::ManifestCommand),
     /// Manage the machines that containers run in
     #[command(subcommand)]
     Machine(machine::MachineCommand),
@@ -109,10 +127,14 @@ enum Command {
     Doctor(host::DoctorArguments),
     /// Get real time events from the engine
     Events(system::EventsArguments),
+    /// Show the history of an image
+    History(history::HistoryArguments),
     /// Return low-level information on containers and images
     Inspect(inspect::InspectArguments),
     /// Kill one or more running containers
     Kill(lifecycle::KillArguments),
+    /// Load an image from a tar archive or STDIN
+    Load(archives::LoadArguments),
     /// Fetch the logs of a container
     Logs(logs::LogsArguments),
     /// Pause all processes within one or more containers
@@ -127,6 +149,8 @@ enum Command {
     Rm(lifecycle::RemoveArguments),
     /// Remove one or more images
     Rmi(images::RemoveArguments),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(archives::SaveArguments),
     /// Start one or more stopped containers
     Start(lifecycle::StartArguments),
     /// Display what containers use, live
@@ -146,6 +170,16 @@ enum Command {
     /// Remove all stopped containers
     #[command(skip)]
     ContainerPrune(container_prune::PruneArguments),
+
+    /// Remove unused images: `image prune`
+    #[command(skip)]
+    ImagePrune(prune::ImagePruneArguments),
+    /// Show disk usage: `system df`
+    #[command(skip)]
+    SystemDf(disk_usage::DiskUsageArguments),
+    /// Remove unused data: `system prune`
+    #[command(skip)]
+    SystemPrune(prune::SystemPruneArguments),
 
     /// Serve the API
     #[command(hide = true)]
@@ -213,11 +247,21 @@ enum ContainerCommand {
 
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
+    /// Show the history of an image
+    History(history::HistoryArguments),
     /// Display detailed information on one or more images
     Inspect(inspect::InspectArguments),
+    /// Load an image from a tar archive or STDIN
+    Load(archives::LoadArguments),
     /// List images
     #[command(visible_alias = "list")]
     Ls(images::ImagesArguments),
+    /// Remove unused images
+    Prune(prune::ImagePruneArguments),
+    /// Upload an image to a registry
+    Push(push::PushArguments),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(archives::SaveArguments),
     /// Download an image from a registry
     Pull(pull::PullArguments),
     /// Remove one or more images
@@ -229,6 +273,10 @@ enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 enum SystemCommand {
+    /// Show disk usage
+    Df(disk_usage::DiskUsageArguments),
+    /// Remove unused data
+    Prune(prune::SystemPruneArguments),
     /// Get real time events from the engine
     Events(system::EventsArguments),
     /// Display system-wide information
@@ -272,6 +320,11 @@ impl From<ImageCommand> for Command {
             ImageCommand::Inspect(arguments) => Self::Inspect(arguments.only(inspect::Kind::Image)),
             ImageCommand::Ls(arguments) => Self::Images(arguments),
             ImageCommand::Pull(arguments) => Self::Pull(arguments),
+            ImageCommand::History(arguments) => Self::History(arguments),
+            ImageCommand::Load(arguments) => Self::Load(arguments),
+            ImageCommand::Prune(arguments) => Self::ImagePrune(arguments),
+            ImageCommand::Push(arguments) => Self::Push(arguments),
+            ImageCommand::Save(arguments) => Self::Save(arguments),
             ImageCommand::Rm(arguments) => Self::Rmi(arguments),
             ImageCommand::Tag(arguments) => Self::Tag(arguments),
         }
@@ -283,6 +336,8 @@ impl From<SystemCommand> for Command {
         match command {
             SystemCommand::Events(arguments) => Self::Events(arguments),
             SystemCommand::Info(arguments) => Self::Info(arguments),
+            SystemCommand::Df(arguments) => Self::SystemDf(arguments),
+            SystemCommand::Prune(arguments) => Self::SystemPrune(arguments),
         }
     }
 }
@@ -376,6 +431,17 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Port(arguments) => changes::port(environment, arguments).await,
         Command::Ps(arguments) => list::run(environment, arguments).await,
         Command::Pull(arguments) => pull::run(environment, arguments).await,
+        Command::Push(arguments) => push::run(environment, arguments).await,
+        Command::History(arguments) => history::run(environment, arguments).await,
+        Command::ImagePrune(arguments) => prune::images(environment, arguments).await,
+        Command::Load(arguments) => archives::load(environment, arguments).await,
+        Command::Login(arguments) => login::login(environment, arguments).await,
+        Command::Logout(arguments) => login::logout(arguments).await,
+        Command::Manifest(command) => registry::manifest(environment, command).await,
+        Command::Save(arguments) => archives::save(environment, arguments).await,
+        Command::Search(arguments) => registry::search(environment, arguments).await,
+        Command::SystemDf(arguments) => disk_usage::run(environment, arguments).await,
+        Command::SystemPrune(arguments) => prune::system(environment, arguments).await,
         Command::Rename(arguments) => lifecycle::rename(environment, arguments).await,
         Command::Restart(arguments) => {
             lifecycle::stop_or_restart(environment, "restart", arguments).await

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Environment;
 use crate::{
-    client::{Call, Client, Error},
+    client::{Call, Client, Error, JsonLines},
     failure::{self, Failure},
     output::progress::{Message, Progress},
     session::terminal,
@@ -16,6 +16,9 @@ use guest_protocol::Reference;
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {
+    /// Download all tagged images in the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
@@ -44,15 +47,25 @@ pub(crate) async fn run(
     arguments: PullArguments,
 ) -> Result<(), Failure> {
     let reference = Reference::parse(&arguments.name).map_err(|error| error.to_string())?;
+    if arguments.all_tags && (reference.tag().is_some() || reference.digest().is_some()) {
+        return Err(Failure::new("tag can't be used with --all-tags/-a"));
+    }
     let client = environment.machine().await?;
     let output = if arguments.quiet {
         Output::None
     } else {
-        if reference.tag().is_none() && reference.digest().is_none() {
+        if !arguments.all_tags && reference.tag().is_none() && reference.digest().is_none() {
             failure::print_line("Using default tag: latest")?;
         }
         Output::Stdout
     };
+    if arguments.all_tags {
+        let call = Call::post("/images/create")
+            .query("fromImage", reference.familiar_name())
+            .query_if("platform", arguments.platform);
+        show(client.lines(&call).await?, output).await?;
+        return failure::print_line(reference.repository());
+    }
     pull(&client, &reference, arguments.platform.as_deref(), output).await?;
     failure::print_line(reference.in_full())
 }
@@ -69,7 +82,11 @@ pub(crate) async fn pull(
         .query("fromImage", reference.familiar_name())
         .query("tag", reference.version())
         .query_if("platform", platform);
-    let mut messages = client.lines::<Message>(&call).await?;
+    show(client.lines(&call).await?, output).await
+}
+
+/// Shows progress to its end, which may be a failure.
+pub(crate) async fn show(mut messages: JsonLines<Message>, output: Output) -> Result<(), Failure> {
     let (writer, width): (Box<dyn io::Write>, _) = match output {
         Output::Stdout => (Box::new(io::stdout()), terminal::stdout_width()),
         Output::Stderr => (Box::new(io::stderr()), terminal::stderr_width()),

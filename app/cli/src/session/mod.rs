@@ -4,6 +4,7 @@
 //! Called by `run`, `start`, `attach`, `exec`, `logs` and `machine shell`. It
 //! knows streams; what they belong to and what an exit code means is theirs.
 
+pub(crate) mod confirm;
 mod demultiplex;
 mod input;
 mod output;

@@ -33,7 +33,7 @@ use super::{
     parameters::{self, Parameters},
 };
 use crate::{
-    images::{Progress, import_starter, is_starter},
+    images::{Progress, emulate, import_starter, is_starter},
     registry::Platform,
 };
 
@@ -87,12 +87,50 @@ pub(super) async fn create(
         }
         other => other,
     };
-    let ContainerCreated { id, warnings } = created?;
+    let ContainerCreated {
+        id,
+        mut warnings,
+        platform,
+    } = created?;
+    if let Some(warning) = emulated(&context, &id, &platform, &parameters).await? {
+        warnings.push(warning);
+    }
     Ok((
         StatusCode::CREATED,
         Json(json!({"Id": id, "Warnings": warnings})),
     )
         .into_response())
+}
+
+/// Sees to it that a container whose image is for `platform` can run. A warning when
+/// nobody has asked for another platform than the machine's; without an emulator the
+/// container goes again.
+async fn emulated(
+    context: &Context,
+    id: &str,
+    platform: &str,
+    parameters: &Parameters,
+) -> Result<Option<String>, ApiError> {
+    let Ok(platform) = Platform::parse(platform) else {
+        return Ok(None);
+    };
+    match emulate(&context.agent, &platform).await {
+        Ok(true) if parameters.text("platform").is_none() => Ok(Some(format!(
+            "The requested image's platform ({platform}) does not match the detected host \
+             platform ({}) and no specific platform was requested",
+            Platform::of_machine()
+        ))),
+        Ok(_) => Ok(None),
+        Err(error) => {
+            let remove = ContainerRemove {
+                container: id.to_owned(),
+                force: false,
+                volumes: true,
+            };
+            context.agent.call(remove).await?;
+            Err(ApiError::bad_request(error.to_string()))
+        }
+    }
 }
 
 /// Whether `image` is the starter image's name and this binary has it.

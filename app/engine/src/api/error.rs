@@ -107,6 +107,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::NoCredentials(_) | RegistryError::Unauthorized { .. } => {
                 StatusCode::UNAUTHORIZED
             }
+            RegistryError::PushDenied { .. } => StatusCode::FORBIDDEN,
             RegistryError::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -119,7 +120,9 @@ impl From<ImportError> for ApiError {
         match error {
             ImportError::Registry(error) => error.into(),
             ImportError::Agent(error) => error.into(),
-            ImportError::Platform(message) => Self::not_found(message),
+            ImportError::Platform(message) | ImportError::Missing(message) => {
+                Self::not_found(message)
+            }
             ImportError::Invalid(_) | ImportError::Gone(_) => Self::internal(error.to_string()),
         }
     }

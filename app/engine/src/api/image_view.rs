@@ -12,6 +12,7 @@ use guest_protocol::{
 use serde_json::Value;
 
 use super::{
+    ApiError,
     container_view::STORAGE_DRIVER,
     times,
     version::{ApiVersion, NO_VIRTUAL_SIZE},
@@ -89,7 +90,9 @@ pub(super) fn inspect(image: Image, version: ApiVersion) -> ImageInspect {
 }
 
 /// An image as `GET /images/json` shows it.
-pub(super) fn summary(image: &Image, version: ApiVersion) -> ImageSummary {
+///
+/// `shared` is how many of its bytes other images have, too; -1 when nobody asked.
+pub(super) fn summary(image: &Image, shared: i64, version: ApiVersion) -> ImageSummary {
     ImageSummary {
         id: image.id.clone(),
         parent_id: String::new(),
@@ -97,8 +100,7 @@ pub(super) fn summary(image: &Image, version: ApiVersion) -> ImageSummary {
         repo_digests: image.repo_digests.clone(),
         created: created(image),
         size: image.size as i64,
-        // Not computed, as Docker says without being asked for it.
-        shared_size: -1,
+        shared_size: shared,
         virtual_size: (version < NO_VIRTUAL_SIZE).then_some(image.size as i64),
         labels: labels(image),
         containers: -1,
@@ -107,10 +109,25 @@ pub(super) fn summary(image: &Image, version: ApiVersion) -> ImageSummary {
     }
 }
 
-/// An image's history, newest first.
-///
-/// Sizes of single layers are not kept: the size is told when one layer is all
-/// there is.
+/// Refuses an image that was made for another platform than the one that is asked
+/// for, if one is.
+pub(super) fn require_platform(
+    image: &Image,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<(), ApiError> {
+    let actual = platform_of(&image.configuration);
+    match platform {
+        Some(wanted) if !wanted.runs(&actual) => Err(ApiError::not_found(format!(
+            "image with reference {name} was found but does not provide the specified platform \
+             ({wanted}): it is for {actual}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An image's history, newest first, with the sizes of its layers. Layers that the
+/// history says nothing of are told without it.
 pub(super) fn history(image: &Image) -> Vec<HistoryResponseItem> {
     let entries = image
         .configuration
@@ -118,7 +135,7 @@ pub(super) fn history(image: &Image) -> Vec<HistoryResponseItem> {
         .and_then(Value::as_array)
         .map_or(&[][..], Vec::as_slice);
     let is_layer = |entry: &&Value| entry.get("empty_layer").and_then(Value::as_bool) != Some(true);
-    let only_layer = entries.iter().filter(is_layer).count() == 1;
+    let mut sizes = image.layers.iter().map(|layer| layer.size as i64);
     let mut items: Vec<_> = entries
         .iter()
         .map(|entry| HistoryResponseItem {
@@ -126,15 +143,23 @@ pub(super) fn history(image: &Image) -> Vec<HistoryResponseItem> {
             created: text(entry, "created").map_or(0, times::unix_seconds),
             created_by: text(entry, "created_by").unwrap_or_default().to_owned(),
             tags: Vec::new(),
-            size: if only_layer && is_layer(&entry) {
-                image.size as i64
+            size: if is_layer(&entry) {
+                sizes.next().unwrap_or(0)
             } else {
                 0
             },
             comment: text(entry, "comment").unwrap_or_default().to_owned(),
         })
-        .rev()
         .collect();
+    items.extend(sizes.map(|size| HistoryResponseItem {
+        id: "<missing>".to_owned(),
+        created: created(image),
+        created_by: String::new(),
+        tags: Vec::new(),
+        size,
+        comment: String::new(),
+    }));
+    items.reverse();
     if let Some(newest) = items.first_mut() {
         newest.id.clone_from(&image.id);
         newest.tags.clone_from(&image.repo_tags);
@@ -144,6 +169,7 @@ pub(super) fn history(image: &Image) -> Vec<HistoryResponseItem> {
 
 #[cfg(test)]
 mod tests {
+    use guest_protocol::image::Layer;
     use serde_json::json;
 
     use super::{super::MAX_VERSION, *};
@@ -162,6 +188,16 @@ mod tests {
                 ],
             }),
             size: 77,
+            layers: vec![
+                Layer {
+                    diff_id: "sha256:1".into(),
+                    size: 70,
+                },
+                Layer {
+                    diff_id: "sha256:2".into(),
+                    size: 7,
+                },
+            ],
             ..Default::default()
         }
     }
@@ -173,7 +209,7 @@ mod tests {
         assert_eq!(view["RootFS"]["Layers"], json!(["sha256:1", "sha256:2"]));
         assert_eq!(view["Created"], "2023-11-14T22:13:20Z");
         assert_eq!(view["Architecture"], "arm64");
-        let summary = summary(&image(), MAX_VERSION);
+        let summary = summary(&image(), -1, MAX_VERSION);
         assert_eq!((summary.created, summary.size), (1_700_000_000, 77));
         assert_eq!(summary.labels["a"], "b");
         assert_eq!(
@@ -196,9 +232,11 @@ mod tests {
     #[test]
     fn history_is_newest_first() {
         let items = history(&image());
-        assert_eq!(items[0].created_by, "CMD sh");
+        // The second layer is one that the history does not know.
+        let sizes: Vec<_> = items.iter().map(|item| item.size).collect();
+        assert_eq!(sizes, [7, 0, 70]);
         assert_eq!(items[0].tags, ["busybox:latest"]);
-        assert_eq!((items[0].size, items[1].size), (0, 77));
+        assert_eq!(items[1].created_by, "CMD sh");
         assert_eq!(items[1].id, "<missing>");
     }
 }

@@ -4,25 +4,25 @@ use std::collections::HashSet;
 
 use axum::{
     Json,
-    body::{Body, Bytes},
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, stream};
 use guest_protocol::{
     docker::{ImageDeleteResponseItem, ImageSummary},
     image::{Image, Removed},
-    methods::{ContainerList, ImageInspect, ImageList, ImageRemove, ImageTag},
+    methods::{ContainerList, ImageInspect, ImageList, ImageRemove, ImageTag, ImagesDiskUsage},
     reference::Reference,
 };
 use serde_json::{Value, json};
 
-use super::{ApiError, Context, auth, image_view, parameters::Parameters, times, unknown};
+use super::{
+    ApiError, Context, auth, image_archives, image_view, parameters::Parameters, progress, times,
+    unknown,
+};
 use crate::{
     agent::CallError,
-    images::{Progress, error_line, import_starter, is_starter, pull, pull_all_tags},
-    registry::Platform,
+    images::{Progress, import_starter, is_starter, pull, pull_all_tags},
 };
 
 /// `GET /images/json`
@@ -44,6 +44,11 @@ pub(super) async fn list(
         .map_err(ApiError::bad_request)?;
     let dangling = filters.flag("dangling").map_err(ApiError::bad_request)?;
     let images = context.agent.call(ImageList {}).await?;
+    let shared = if parameters.flag("shared-size") {
+        Some(context.agent.call(ImagesDiskUsage {}).await?.shared)
+    } else {
+        None
+    };
     let created_of = |key: &str| -> Result<Option<i64>, ApiError> {
         let Some(wanted) = filters.get(key).first() else {
             return Ok(None);
@@ -70,7 +75,12 @@ pub(super) async fn list(
                     .any(|tag| matches_pattern(pattern, tag))
             })
         })
-        .map(|image| image_view::summary(image, parameters.version))
+        .map(|image| {
+            let shared = shared.as_ref().map_or(-1, |sizes| {
+                sizes.get(&image.id).map_or(0, |size| *size as i64)
+            });
+            image_view::summary(image, shared, parameters.version)
+        })
         .filter(|image| before.is_none_or(|time| image.created < time))
         .filter(|image| since.is_none_or(|time| image.created > time))
         .filter(|image| until.is_none_or(|time| image.created <= time / 1_000_000_000))
@@ -160,16 +170,13 @@ pub(super) async fn create(
             .with_version(version)
             .map_err(|error| invalid(&error))?;
     }
-    let platform = parameters
-        .text("platform")
-        .map(|text| Platform::parse(text).map_err(ApiError::bad_request))
-        .transpose()?;
+    let platform = parameters.platform()?;
     let starter = context.starter.filter(|_| is_starter(&reference));
     let credentials = match starter {
         Some(_) => None,
         None => Some(auth::for_registry(&headers, reference.domain()).await?),
     };
-    let (progress, mut lines) = Progress::channel();
+    let (progress, lines) = Progress::channel();
     let task = tokio::spawn(async move {
         let agent = &context.agent;
         let platform = platform.as_ref();
@@ -192,35 +199,10 @@ pub(super) async fn create(
             () = progress.gone() => Ok(()),
         }
     });
-    let Some(first) = lines.recv().await else {
-        return match task.await {
-            Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) => Ok(StatusCode::OK.into_response()),
-            Err(error) => Err(ApiError::internal(format!("the pull failed: {error}"))),
-        };
-    };
-    let rest = stream::unfold(lines, |mut lines| async move {
-        lines.recv().await.map(|line| (line, lines))
-    });
-    let last = stream::once(async move {
-        match task.await {
-            Ok(Ok(())) => Bytes::new(),
-            Ok(Err(error)) => error_line(&error.to_string()),
-            Err(error) => error_line(&format!("the pull failed: {error}")),
-        }
-    });
-    let body = stream::once(async { first })
-        .chain(rest)
-        .chain(last)
-        .map(Ok::<_, std::convert::Infallible>);
-    Ok((
-        [(CONTENT_TYPE, "application/json")],
-        Body::from_stream(body),
-    )
-        .into_response())
+    progress::respond(task, lines, "the pull failed").await
 }
 
-/// `GET /images/{name}/json` and `/history`
+/// `GET /images/{name}/json`, `/history` and `/get`
 pub(super) async fn get(
     State(context): State<Context>,
     Path(path): Path<String>,
@@ -231,23 +213,33 @@ pub(super) async fn get(
         let reference = reference.to_owned();
         context.agent.call(ImageInspect { reference }).await
     };
+    if let Some(name) = path.strip_suffix("/get") {
+        return image_archives::save(&context, vec![name.to_owned()], &parameters).await;
+    }
     if let Some(name) = path.strip_suffix("/json") {
         let image = inspect(name).await?;
+        image_view::require_platform(&image, name, parameters.platform()?.as_ref())?;
         return Ok(Json(image_view::inspect(image, parameters.version)).into_response());
     }
     if let Some(name) = path.strip_suffix("/history") {
-        return Ok(Json(image_view::history(&inspect(name).await?)).into_response());
+        let image = inspect(name).await?;
+        image_view::require_platform(&image, name, parameters.platform()?.as_ref())?;
+        return Ok(Json(image_view::history(&image)).into_response());
     }
     Err(unknown::error("GET", &uri))
 }
 
-/// `POST /images/{name}/tag`
+/// `POST /images/{name}/tag` and `/push`
 pub(super) async fn post(
     State(context): State<Context>,
     Path(path): Path<String>,
     parameters: Parameters,
+    headers: HeaderMap,
     uri: Uri,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
+    if let Some(name) = path.strip_suffix("/push") {
+        return image_archives::push(context, name, &parameters, &headers).await;
+    }
     let Some(name) = path.strip_suffix("/tag") else {
         return Err(unknown::error("POST", &uri));
     };
@@ -271,7 +263,7 @@ pub(super) async fn post(
         name: target.or_latest().to_string(),
     };
     context.agent.call(request).await?;
-    Ok(StatusCode::CREATED)
+    Ok(StatusCode::CREATED.into_response())
 }
 
 /// `DELETE /images/{name}`
@@ -281,6 +273,8 @@ pub(super) async fn remove(
     parameters: Parameters,
 ) -> Result<Json<Vec<ImageDeleteResponseItem>>, ApiError> {
     let force = parameters.flag("force");
+    // Layers are no images here, so that there are no parents that `noprune` could
+    // keep.
     let removed = context.agent.call(ImageRemove { reference, force }).await?;
     Ok(Json(removed.into_iter().map(item).collect()))
 }

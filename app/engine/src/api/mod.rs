@@ -9,16 +9,20 @@ mod container_list;
 mod container_prune;
 mod container_view;
 mod containers;
+mod disk_usage;
 mod error;
 mod events;
 mod exec;
 mod filters;
 mod hijack;
+mod image_archives;
 mod image_view;
 mod images;
 mod machine;
 mod networks;
 mod parameters;
+mod progress;
+mod registries;
 mod stats;
 mod system;
 mod times;
@@ -72,6 +76,7 @@ fn system_routes() -> Router<Context> {
         .route("/info", get(system::info))
         .route("/auth", post(auth::check))
         .route("/events", get(events::stream))
+        .route("/system/df", get(disk_usage::usage))
         .route("/networks", get(networks::list_networks))
         .route("/networks/{name}", get(networks::inspect_network))
         .route("/volumes", get(networks::list_volumes))
@@ -111,6 +116,11 @@ fn image_routes() -> Router<Context> {
         .route("/images/json", get(images::list))
         .route("/images/create", post(images::create))
         .route("/images/prune", post(images::prune))
+        .route("/images/get", get(image_archives::save_several))
+        .route("/images/load", post(image_archives::load))
+        .route("/images/search", get(registries::search))
+        .route("/distribution/{*name}", get(registries::distribution))
+        .route("/dctl/manifest/{*name}", get(registries::manifest))
         // Names have slashes: what follows them is told apart by the handler.
         .route(
             "/images/{*name}",

@@ -10,6 +10,7 @@ use super::{
     filters::Filters,
     version::{ApiVersion, MAX_VERSION},
 };
+use crate::registry::Platform;
 
 /// The parameters of a request's query.
 pub(super) struct Parameters {
@@ -33,6 +34,15 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
 }
 
 impl Parameters {
+    /// Parameters that this program gives itself.
+    pub(super) fn of(pairs: &[(&str, &str)], version: ApiVersion) -> Self {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Self {
+            pairs: pairs.iter().map(owned).collect(),
+            version,
+        }
+    }
+
     /// A text, if it is there and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.pairs
@@ -40,6 +50,25 @@ impl Parameters {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
+    }
+
+    /// All texts of that name that are not empty.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        self.pairs
+            .iter()
+            .filter(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
+    /// The platform, if one is asked for.
+    ///
+    /// # Errors
+    /// 400 when it is none.
+    pub(super) fn platform(&self) -> Result<Option<Platform>, ApiError> {
+        self.text("platform")
+            .map(|text| Platform::from_parameter(text).map_err(ApiError::bad_request))
+            .transpose()
     }
 
     /// A switch: off when it is missing, empty, `0`, `no`, `false` or `none`.

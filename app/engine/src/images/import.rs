@@ -7,8 +7,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use guest_protocol::{
     AgentError, frame,
-    image::{Compression, LayerDescriptor},
-    methods::{ImageCreate, LayerImport, LayerImported, LayerWanted, LayersMissing},
+    image::{Compression, LayerBlob, LayerDescriptor},
+    methods::{
+        ImageCreate, LayerBlobsKeep, LayerImport, LayerImported, LayerWanted, LayersMissing,
+    },
 };
 use oci_spec::image::ImageManifest;
 use serde::Deserialize;
@@ -39,6 +41,9 @@ pub(crate) enum ImportError {
     /// There is no such image for the platform that was asked for.
     #[error("{0}")]
     Platform(String),
+    /// There is no such image here.
+    #[error("{0}")]
+    Missing(String),
     /// The client does not want it any more.
     #[error(transparent)]
     Gone(#[from] Gone),
@@ -102,6 +107,8 @@ pub(super) struct Image {
     pub(super) configuration: Bytes,
     /// Names that it gets.
     pub(super) references: Vec<String>,
+    /// Registry and repository that it comes from, if that is where it comes from.
+    pub(super) repository: Option<String>,
 }
 
 /// Brings an image to the guest. `open` gives a layer's bytes by digest and size.
@@ -114,6 +121,21 @@ pub(super) async fn import(
     let manifest = parse_manifest(&image.manifest)?;
     let configuration = Configuration::parse(&image.configuration)?;
     let layers = describe_layers(&manifest, configuration.rootfs.diff_ids)?;
+    let media_types: Vec<_> = manifest
+        .layers()
+        .iter()
+        .map(|layer| layer.media_type().to_string())
+        .collect();
+    let blobs = image.repository.map(|repository| {
+        let blob = |(layer, media_type): (&LayerDescriptor, String)| LayerBlob {
+            diff_id: layer.diff_id.clone(),
+            digest: layer.digest.clone(),
+            size: layer.size,
+            media_type,
+            repository: repository.clone(),
+        };
+        layers.iter().zip(media_types).map(blob).collect()
+    });
     let missing = agent
         .call(LayersMissing {
             diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
@@ -161,6 +183,9 @@ pub(super) async fn import(
             references: image.references,
         })
         .await?;
+    if let Some(blobs) = blobs {
+        agent.call(LayerBlobsKeep { blobs }).await?;
+    }
     Ok(())
 }
 
@@ -280,7 +305,7 @@ pub(super) fn has_digest(bytes: &[u8], digest: &str) -> bool {
 }
 
 /// The twelve digits that stand for a layer in progress messages.
-fn short(digest: &str) -> &str {
+pub(super) fn short(digest: &str) -> &str {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
     hex.get(..12).unwrap_or(hex)
 }

@@ -44,6 +44,17 @@ impl Progress {
             .await
     }
 
+    /// A line that is text for a terminal, with its line break.
+    pub(crate) async fn stream(&self, text: &str) -> Result<(), Gone> {
+        self.send(&json!({"stream": text})).await
+    }
+
+    /// A line for programs.
+    pub(crate) async fn aux(&self, value: &Value) -> Result<(), Gone> {
+        self.send(&json!({"progressDetail": {}, "aux": value}))
+            .await
+    }
+
     /// A bar for the layer `id` of `total` bytes.
     pub(crate) fn bar<'a>(&'a self, id: &'a str, status: &'static str, total: u64) -> Bar<'a> {
         Bar {

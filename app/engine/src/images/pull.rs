@@ -79,6 +79,7 @@ async fn pull_with(
         manifest,
         configuration,
         references,
+        repository: Some(reference.repository()),
     };
     let open =
         |digest: &str, size: u64| Ok(LayerBytes::Remote(Box::new(client.blob(digest, size)?)));

@@ -51,6 +51,7 @@ pub(crate) async fn import_starter(
         manifest,
         configuration,
         references: vec![NAME.to_owned()],
+        repository: None,
     };
     let open = |digest: &str, _size: u64| {
         layout

@@ -4,6 +4,11 @@
 //! root certificates from the system.
 
 mod authentication;
+mod search;
+mod upload;
+
+pub(crate) use search::{Found, search};
+pub(crate) use upload::{Location, Upload};
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -63,11 +68,15 @@ pub(crate) struct Client {
 
 struct Shared {
     http: reqwest::Client,
+    /// For uploads, during which the registry says nothing for long.
+    uploads: reqwest::Client,
     base: Url,
     /// The host as users know it.
     host: String,
     reference: Reference,
     credentials: Credentials,
+    /// What is asked of a token server beside what the registry names.
+    scopes: Vec<String>,
     /// The `Authorization` header that was accepted last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -87,6 +96,29 @@ impl Client {
         reference: &Reference,
         credentials: Credentials,
     ) -> Result<Self, RegistryError> {
+        Self::with_scopes(reference, credentials, Vec::new())
+    }
+
+    /// A client that may write to the repository, and read `sources`, other
+    /// repositories of the same registry.
+    pub(crate) fn for_push(
+        reference: &Reference,
+        credentials: Credentials,
+        sources: &[String],
+    ) -> Result<Self, RegistryError> {
+        let own = format!("repository:{}:pull,push", reference.path());
+        let others = sources
+            .iter()
+            .map(|source| format!("repository:{source}:pull"));
+        let scopes = std::iter::once(own).chain(others).collect();
+        Self::with_scopes(reference, credentials, scopes)
+    }
+
+    fn with_scopes(
+        reference: &Reference,
+        credentials: Credentials,
+        scopes: Vec<String>,
+    ) -> Result<Self, RegistryError> {
         let domain = reference.domain();
         let local = is_this_host(domain);
         let host = if domain == "docker.io" {
@@ -97,16 +129,26 @@ impl Client {
         let scheme = if local { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{host}/v2/"))
             .map_err(|error| RegistryError::Unsupported(format!("registry {host}: {error}")))?;
-        let http = http_client(local).map_err(|error| {
-            RegistryError::Configuration(format!("HTTP client: {}", innermost(&error)))
-        })?;
+        let client = |timeout| {
+            http_client(local, timeout).map_err(|error| {
+                RegistryError::Configuration(format!("HTTP client: {}", innermost(&error)))
+            })
+        };
+        let http = client(Some(READ_TIMEOUT))?;
+        let uploads = if scopes.is_empty() {
+            http.clone()
+        } else {
+            client(None)?
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 http,
+                uploads,
                 base,
                 host: domain.to_owned(),
                 reference: reference.clone(),
                 credentials,
+                scopes,
                 authorization: Mutex::new(None),
             }),
         })
@@ -192,6 +234,8 @@ impl Client {
         Self {
             shared: Arc::new(Shared {
                 http: shared.http.clone(),
+                uploads: shared.uploads.clone(),
+                scopes: shared.scopes.clone(),
                 base: shared.base.clone(),
                 host: shared.host.clone(),
                 reference: reference.clone(),
@@ -354,6 +398,14 @@ impl Client {
                 name: reference.to_string(),
                 reason,
             },
+            ("DENIED", _) | (_, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED)
+                if !self.shared.scopes.is_empty() =>
+            {
+                RegistryError::PushDenied {
+                    name: reference.familiar_name(),
+                    reason,
+                }
+            }
             ("DENIED", _) | (_, StatusCode::FORBIDDEN) => RegistryError::Denied {
                 name: reference.familiar_name(),
                 reason,
@@ -384,7 +436,8 @@ impl Client {
 }
 
 /// A client with the system's root certificates and the environment's proxies.
-fn http_client(local: bool) -> reqwest::Result<reqwest::Client> {
+/// A registry that says nothing for `read_timeout` has gone.
+fn http_client(local: bool, read_timeout: Option<Duration>) -> reqwest::Result<reqwest::Client> {
     // The first caller's choice stands; it is the same each time.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let redirects = reqwest::redirect::Policy::custom(move |attempt| {
@@ -396,11 +449,13 @@ fn http_client(local: bool) -> reqwest::Result<reqwest::Client> {
             attempt.follow()
         }
     });
-    let builder = reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder()
         .user_agent(concat!("dctl/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .redirect(redirects);
+    if let Some(timeout) = read_timeout {
+        builder = builder.read_timeout(timeout);
+    }
     if local {
         builder.no_proxy().build()
     } else {

@@ -44,6 +44,14 @@ pub(crate) enum RegistryError {
         /// What the registry says.
         reason: String,
     },
+    /// The repository may not be written to.
+    #[error("denied: requested access to the resource is denied: {name}: {reason}")]
+    PushDenied {
+        /// The repository's familiar name.
+        name: String,
+        /// What the registry says.
+        reason: String,
+    },
     /// The registry has no such manifest.
     #[error("manifest for {name} not found: {reason}")]
     ManifestUnknown {
@@ -106,6 +114,19 @@ pub(crate) enum RegistryError {
     /// The user's Docker configuration or a credential helper failed.
     #[error("{0}")]
     Configuration(String),
+}
+
+impl RegistryError {
+    /// Whether it may go better another time.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooManyRequests { .. } => {
+                true
+            }
+            Self::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
 }
 
 /// The innermost cause of an HTTP client's error: what a user can act on.

@@ -77,6 +77,52 @@ impl Platform {
         })
     }
 
+    /// Its operating system.
+    pub(crate) fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// Its architecture, in Docker's word.
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Whether a processor of this platform runs programs for `other` by itself: those
+    /// of its own architecture and the smaller ones that it contains.
+    pub(crate) fn runs_natively(&self, other: &Self) -> bool {
+        self.architecture == other.architecture
+            || matches!(
+                (self.architecture.as_str(), other.architecture.as_str()),
+                ("amd64", "386") | ("arm64", "arm") | (_, "")
+            )
+    }
+
+    /// Reads a platform as clients send it: as JSON, or as [`parse`](Self::parse)
+    /// takes it.
+    ///
+    /// # Errors
+    /// A message for the client.
+    pub(crate) fn from_parameter(text: &str) -> Result<Self, String> {
+        #[derive(serde::Deserialize)]
+        struct Json {
+            #[serde(default)]
+            os: String,
+            #[serde(default)]
+            architecture: String,
+            variant: Option<String>,
+        }
+        if !text.starts_with('{') {
+            return Self::parse(text);
+        }
+        let json: Json = serde_json::from_str(text)
+            .map_err(|error| format!("invalid platform {text:?}: {error}"))?;
+        Ok(Self::new(
+            &json.os,
+            &json.architecture,
+            json.variant.as_deref(),
+        ))
+    }
+
     /// How well something made for `offered` runs on this platform: lower is
     /// better, `None` is not at all. A later ARM runs what was made for an
     /// earlier one.

@@ -11,14 +11,14 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Exponential back-off over a bounded number of attempts.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Notes a failure; how long to wait before the next attempt, or `None` when
     /// there is to be none. `asked` is the server's own wish (`Retry-After`).
-    pub(super) fn after_failure(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn after_failure(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.failures += 1;
         if self.failures >= ATTEMPTS {
             return None;

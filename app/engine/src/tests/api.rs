@@ -45,7 +45,7 @@ async fn what_is_not_served_is_named() {
             501,
             "POST /containers/x/pause",
         ),
-        (Method::GET, "/images/a/b/get", 501, "GET /images/a/b/get"),
+        (Method::GET, "/images/a/b/x", 501, "GET /images/a/b/x"),
         (Method::PUT, "/info", 501, "PUT /info"),
         (Method::GET, "/elsewhere", 404, "GET /elsewhere"),
         (Method::GET, "/v1.99/info", 400, "too new"),

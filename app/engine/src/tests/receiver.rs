@@ -10,7 +10,7 @@ use std::{
 use guest_protocol::{
     AgentError, ErrorKind,
     frame::{self, Reply},
-    image::Image,
+    image::{Image, LayerBlob},
     methods::{LayerImported, LayerWanted, Request},
 };
 use serde::Serialize;
@@ -104,6 +104,13 @@ async fn serve(
             received.lock().unwrap().layers.insert(call.layer.diff_id);
             ok(&mut stream, LayerImported { size: 1 }).await;
         }
+        Request::LayerBlobsKeep(call) => {
+            let received = received.lock().unwrap();
+            let known = |blob: &LayerBlob| received.layers.contains(&blob.diff_id);
+            assert!(call.blobs.iter().all(known), "blobs of unknown layers");
+            drop(received);
+            ok(&mut stream, ()).await;
+        }
         Request::ImageCreate(call) => {
             let id = format!(
                 "sha256:{}",
@@ -144,6 +151,7 @@ async fn serve(
                 let created = guest_protocol::methods::ContainerCreated {
                     id: "ab".repeat(32),
                     warnings: Vec::new(),
+                    platform: "linux/amd64".to_owned(),
                 };
                 ok(&mut stream, created).await;
             } else {

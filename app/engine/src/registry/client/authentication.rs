@@ -84,10 +84,20 @@ impl Client {
             return Err(unsupported("it is not reached by https".to_owned()));
         }
         let default_scope = format!("repository:{}:pull", self.shared.reference.path());
-        let mut parameters = vec![("scope", scope.unwrap_or(&default_scope))];
-        parameters.extend(service.map(|service| ("service", service)));
+        let mut scopes = vec![scope.unwrap_or(&default_scope)];
+        for scope in &self.shared.scopes {
+            if !scopes.contains(&scope.as_str()) {
+                scopes.push(scope);
+            }
+        }
+        let joined = scopes.join(" ");
+        let mut parameters: Vec<_> = service
+            .map(|service| ("service", service))
+            .into_iter()
+            .collect();
         let request = if let Credentials::IdentityToken(token) = &self.shared.credentials {
             parameters.extend([
+                ("scope", joined.as_str()),
                 ("grant_type", "refresh_token"),
                 ("refresh_token", token),
                 ("client_id", "dctl"),
@@ -101,6 +111,7 @@ impl Client {
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(body)
         } else {
+            parameters.extend(scopes.into_iter().map(|scope| ("scope", scope)));
             url.query_pairs_mut().extend_pairs(parameters);
             let request = self.shared.http.get(url.clone());
             match &self.shared.credentials {
