@@ -302,8 +302,16 @@ impl ImageParts {
     /// # Panics
     /// Never: all is in memory.
     pub fn new(archives: &[Vec<u8>], config: &Value) -> Self {
+        Self::for_architecture("amd64", archives, config)
+    }
+
+    /// The same for another architecture.
+    ///
+    /// # Panics
+    /// Never: all is in memory.
+    pub fn for_architecture(architecture: &str, archives: &[Vec<u8>], config: &Value) -> Self {
         let configuration = json!({
-            "architecture": "amd64",
+            "architecture": architecture,
             "os": "linux",
             "config": config,
             "rootfs": {

@@ -27,12 +27,35 @@ impl Registry {
     /// # Panics
     /// If it does not start.
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// An empty registry that lets only `me` with the password `secret` in.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn with_login() -> Self {
+        // bcrypt of the password: the only kind that the registry reads.
+        Self::with(Some(
+            "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n",
+        ))
+    }
+
+    fn with(users: Option<&str>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        let login = users.map_or_else(String::new, |users| {
+            let file = directory.path().join("htpasswd");
+            fs::write(&file, users).expect("a write to a temporary directory");
+            format!(
+                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+                file.display()
+            )
+        });
         let address = free_address();
         let storage = directory.path().join("storage");
         let configuration = directory.path().join("config.yml");
         let yaml = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n{login}",
             storage.display()
         );
         fs::write(&configuration, yaml).expect("a write to a temporary directory");

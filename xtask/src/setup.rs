@@ -37,6 +37,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
         &[
             "docker-registry",
             "skopeo",
+            "umoci",
+            "qemu-user-static",
             "debootstrap",
             "crun",
             "util-linux",

@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod archives;
 mod containers;
 mod exec;
+mod image_space;
 mod images;
 mod machine;
+mod registries;
 mod run;
 mod shared;
 mod streams;

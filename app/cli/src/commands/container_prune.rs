@@ -1,7 +1,5 @@
 //! `container prune`.
 
-use std::io::{self, BufRead as _, Write as _};
-
 use clap::Args;
 use serde::Deserialize;
 
@@ -11,6 +9,7 @@ use crate::{
     failure::{self, Failure},
     options::filter,
     output::human,
+    session::confirm,
 };
 
 /// Arguments of `container prune`.
@@ -37,7 +36,8 @@ pub(crate) async fn run(
     arguments: PruneArguments,
 ) -> Result<(), Failure> {
     let filters = filter::encode(&arguments.filter)?;
-    if !arguments.force && !confirmed("WARNING! This will remove all stopped containers.")? {
+    if !arguments.force && !confirm::confirmed("WARNING! This will remove all stopped containers.")?
+    {
         return Err(Failure::new("container prune has been cancelled"));
     }
     let client = environment.machine().await?;
@@ -59,26 +59,6 @@ fn report(pruned: &Pruned) -> String {
     }
     let size = human::size(pruned.space_reclaimed, 4);
     text + "Total reclaimed space: " + &size + "\n"
-}
-
-/// Asks for a yes on standard input. Its end is a no.
-fn confirmed(warning: &str) -> Result<bool, Failure> {
-    let mut stdout = io::stdout().lock();
-    write!(
-        stdout,
-        "{warning}\nAre you sure you want to continue? [y/N] "
-    )
-    .and_then(|()| stdout.flush())
-    .map_err(|error| failure::output(&error))?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Failure::new(format!("dctl: cannot read the answer: {error}")))?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
 }
 
 #[cfg(test)]

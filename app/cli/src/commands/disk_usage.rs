@@ -96,7 +96,7 @@ pub(crate) async fn run(
     let client = environment.machine().await?;
     let usage: Usage = client.json(&Call::get("/system/df")).await?;
     if arguments.verbose && arguments.format.is_none() {
-        return failure::print(verbose(&usage, OffsetDateTime::now_utc().unix_timestamp())?);
+        return failure::print(verbose(&usage, OffsetDateTime::now_utc().unix_timestamp()));
     }
     failure::print(format.render(usage.rows())?)
 }
@@ -217,7 +217,7 @@ fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     crate::output::table::align(&lines)
 }
 
-fn verbose(usage: &Usage, now: i64) -> Result<String, Failure> {
+fn verbose(usage: &Usage, now: i64) -> String {
     let images = usage.images.iter().flatten().flat_map(|image| {
         let shared = u64::try_from(image.shared_size).unwrap_or(0);
         let cells = move |repository: &str, tag: &str| {
@@ -269,7 +269,7 @@ fn verbose(usage: &Usage, now: i64) -> Result<String, Failure> {
             human::size(u64::try_from(usage.size).unwrap_or(0), 4),
         ]
     });
-    Ok([
+    [
         "Images space usage:\n\n".to_owned(),
         table(
             &[
@@ -314,7 +314,7 @@ fn verbose(usage: &Usage, now: i64) -> Result<String, Failure> {
             std::iter::empty(),
         ),
     ]
-    .concat())
+    .concat()
 }
 
 #[cfg(test)]
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn details_have_their_sections() {
-        let text = verbose(&usage(), 0).unwrap();
+        let text = verbose(&usage(), 0);
         assert!(
             text.contains("\n<none>       <none>    1123456789ab"),
             "{text}"

@@ -117,12 +117,11 @@ fn ask(arguments: LoginArguments) -> Result<Credentials, Failure> {
             ))
         }
     };
-    let username = match arguments.username {
-        Some(name) => name,
-        None => {
-            interactive()?;
-            confirm::ask("Username: ")?
-        }
+    let username = if let Some(name) = arguments.username {
+        name
+    } else {
+        interactive()?;
+        confirm::ask("Username: ")?
     };
     if username.is_empty() {
         return Err(Failure::new("Error: Non-null Username Required"));

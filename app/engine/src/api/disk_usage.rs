@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use guest_protocol::methods::{ContainerList, ImageList, ImagesDiskUsage};
+use guest_protocol::methods::{ContainerList, ImageList, ImagesDiskUsage, VolumeList, VolumeUsage};
 use serde_json::{Value, json};
 
-use super::{ApiError, Context, container_list, image_view, parameters::Parameters};
+use super::{ApiError, Context, container_list, image_view, parameters::Parameters, times};
 
 /// `GET /system/df`
 pub(super) async fn usage(
@@ -48,16 +48,39 @@ pub(super) async fn usage(
         usage["LayersSize"] = json!(layers.layers_size);
         usage["Images"] = json!(images);
     }
+    if wanted("volume") {
+        usage["Volumes"] = json!(volumes(&context).await?);
+    }
     if wanted("container") {
         let all = Parameters::of(&[("all", "1"), ("size", "1")], parameters.version);
         let Json(containers) = container_list::list(State(context), all).await?;
         usage["Containers"] = json!(containers);
     }
-    if wanted("volume") {
-        usage["Volumes"] = json!([]);
-    }
     if wanted("build-cache") {
         usage["BuildCache"] = json!([]);
     }
     Ok(Json(usage))
+}
+
+async fn volumes(context: &Context) -> Result<Vec<Value>, ApiError> {
+    let mut volumes = Vec::new();
+    for volume in context.agent.call(VolumeList {}).await? {
+        let name = volume.name.clone();
+        // It may have been removed meanwhile.
+        let size = match context.agent.call(VolumeUsage { name }).await {
+            Err(error) if error.is_not_found() => continue,
+            size => size?,
+        };
+        volumes.push(json!({
+            "Name": volume.name,
+            "Driver": volume.driver,
+            "Mountpoint": volume.mountpoint,
+            "CreatedAt": times::rfc3339(volume.created),
+            "Labels": volume.labels,
+            "Options": volume.options,
+            "Scope": "local",
+            "UsageData": {"RefCount": volume.users.len(), "Size": size},
+        }));
+    }
+    Ok(volumes)
 }

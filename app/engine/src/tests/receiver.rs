@@ -105,10 +105,12 @@ async fn serve(
             ok(&mut stream, LayerImported { size: 1 }).await;
         }
         Request::LayerBlobsKeep(call) => {
-            let received = received.lock().unwrap();
-            let known = |blob: &LayerBlob| received.layers.contains(&blob.diff_id);
-            assert!(call.blobs.iter().all(known), "blobs of unknown layers");
-            drop(received);
+            let all_known = {
+                let received = received.lock().unwrap();
+                let known = |blob: &LayerBlob| received.layers.contains(&blob.diff_id);
+                call.blobs.iter().all(known)
+            };
+            assert!(all_known, "blobs of unknown layers");
             ok(&mut stream, ()).await;
         }
         Request::ImageCreate(call) => {

@@ -1,0 +1,207 @@
+//! save and load, and that others' tools read what is saved.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use tests::{
+    command::{LONG, run},
+    hostile::HostileRegistry,
+    images::{ImageParts, Layer, digest},
+};
+
+use crate::shared::{dctl, shared};
+
+/// An image with two layers, pulled; its name and id.
+fn pulled(repository: &str) -> (String, String) {
+    let mut lower = Layer::new();
+    lower.directory("etc/", 0o755);
+    lower.file("etc/name", 0o644, repository.as_bytes());
+    let mut upper = Layer::new();
+    upper.file("large", 0o600, &vec![7; 300_000]);
+    upper.symlink("link", "large");
+    let layers = [lower.finish(), upper.finish()];
+    let image = ImageParts::new(&layers, &serde_json::json!({"Cmd": ["/large"]}));
+    let registry = HostileRegistry::start();
+    registry.serve(repository, &image);
+    let name = registry.name(repository);
+    dctl(&["pull", &name]).success();
+    let tag = format!("{repository}:1");
+    dctl(&["tag", &name, &tag]).success();
+    dctl(&["rmi", &name]).success();
+    (tag, digest(&image.configuration))
+}
+
+fn skopeo(arguments: &[&str]) -> tests::Finished {
+    run(
+        Command::new("skopeo")
+            .arg("--insecure-policy")
+            .args(arguments),
+        b"",
+        LONG,
+    )
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded_with_the_same_id() {
+    let (name, id) = pulled("saved");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image.tar");
+    dctl(&["save", "-o", text(&file), &name]).success();
+    // The file is all there is, and the same archive goes to standard output.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    let streamed = dctl(&["save", &name]).success();
+    assert!(streamed.stdout == fs::read(&file).unwrap());
+
+    dctl(&["rmi", &name]).success();
+    dctl(&["image", "inspect", &name]).fails_with(1, "No such");
+    let said = dctl(&["load", "-i", text(&file)]).success().text();
+    assert_eq!(said, format!("Loaded image: {name}"));
+    assert_eq!(shared().installation.inspect(&name, "{{.Id}}"), id);
+    assert!(dctl(&["save", &name]).success().stdout == streamed.stdout);
+
+    dctl(&["rmi", &name]).success();
+    let archive = fs::read(&file).unwrap();
+    let said = shared()
+        .installation
+        .dctl_with_input(&["image", "load", "-q"], &archive)
+        .success()
+        .text();
+    assert_eq!(said, format!("Loaded image: {name}"));
+    dctl(&["rmi", &name]).success();
+}
+
+#[test]
+fn several_images_are_saved_together_and_one_without_a_name() {
+    let (one, one_id) = pulled("together-a");
+    let (two, _) = pulled("together-b");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("both.tar");
+    dctl(&["save", "--output", text(&file), &one, &two]).success();
+    let unnamed = directory.path().join("id.tar");
+    dctl(&["save", "-o", text(&unnamed), &one_id]).success();
+    dctl(&["rmi", &one, &two]).success();
+    let said = dctl(&["load", "-i", text(&file)]).success().text();
+    let said: BTreeSet<_> = said.lines().collect();
+    let expected = [&one, &two].map(|name| format!("Loaded image: {name}"));
+    assert_eq!(said, expected.iter().map(String::as_str).collect());
+    dctl(&["rmi", &one, &two]).success();
+    let said = dctl(&["load", "-i", text(&unnamed)]).success().text();
+    assert_eq!(said, format!("Loaded image ID: {one_id}"));
+    dctl(&["rmi", &one_id]).success();
+}
+
+#[test]
+fn other_tools_read_what_is_saved() {
+    let (name, id) = pulled("read-by-others");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image.tar");
+    dctl(&["save", "-o", text(&file), &name]).success();
+    // As Docker's archive and, of the same file, as an OCI layout.
+    for (index, from) in ["docker-archive", "oci-archive"].into_iter().enumerate() {
+        let copy = directory.path().join(index.to_string());
+        skopeo(&[
+            "copy",
+            &format!("{from}:{}", text(&file)),
+            &format!("dir:{}", text(&copy)),
+        ])
+        .success();
+        let manifest = fs::read_to_string(copy.join("manifest.json")).unwrap();
+        assert!(manifest.contains(&id), "{manifest}");
+    }
+    let layout = directory.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    run(
+        Command::new("tar")
+            .args(["-xf", text(&file), "-C"])
+            .arg(&layout),
+        b"",
+        LONG,
+    )
+    .success();
+    let bundle = directory.path().join("bundle");
+    run(
+        Command::new("umoci")
+            .args(["unpack", "--image", &format!("{}:1", text(&layout))])
+            .arg(&bundle),
+        b"",
+        LONG,
+    )
+    .success();
+    let content = fs::read_to_string(bundle.join("rootfs/etc/name")).unwrap();
+    assert_eq!(content, "read-by-others");
+    dctl(&["rmi", &name]).success();
+}
+
+#[test]
+fn archives_of_other_tools_are_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = directory.path().join("layout");
+    tests::images::write_busybox(&layout);
+    for (format, name) in [
+        ("docker-archive", "by-skopeo:old"),
+        ("oci-archive", "by-skopeo:oci"),
+    ] {
+        let file = directory.path().join(format);
+        skopeo(&[
+            "copy",
+            &format!("oci:{}", text(&layout)),
+            &format!("{format}:{}:{name}", text(&file)),
+        ])
+        .success();
+        let said = dctl(&["load", "-i", text(&file)]).success().text();
+        assert_eq!(said, format!("Loaded image: {name}"));
+        dctl(&["run", "--rm", name, "true"]).success();
+        dctl(&["rmi", name]).success();
+    }
+}
+
+#[test]
+fn mistakes_are_said_so_and_leave_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.tar");
+    dctl(&["save", "-o", text(&file), "no-such-image"]).fails_with(1, "No such image");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    dctl(&["save", "-o", "/no/such/folder/x.tar", &shared().busybox])
+        .fails_with(1, "invalid output path");
+    fs::write(&file, "no archive").unwrap();
+    dctl(&["load", "-i", text(&file)]).fails_with(1, "invalid image archive");
+    dctl(&["load", "-i", "/no/such/file"]).fails_with(1, "no such file");
+    dctl(&["save", "--platform", "linux/s390x", &shared().busybox])
+        .fails_with(1, "does not provide the specified platform");
+}
+
+#[test]
+fn docker_s_client_saves_and_loads() {
+    let (name, id) = pulled("by-docker");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image.tar");
+    let docker = |arguments: &[&str]| {
+        let host = format!("unix://{}", shared().installation.socket().display());
+        run(
+            Command::new("docker")
+                .args(arguments)
+                .env("DOCKER_HOST", host)
+                .env("DOCKER_CONFIG", directory.path()),
+            b"",
+            LONG,
+        )
+        .success()
+        .text()
+    };
+    docker(&["save", "-o", text(&file), &name]);
+    docker(&["rmi", &name]);
+    let said = docker(&["load", "-i", text(&file)]);
+    assert!(said.ends_with(&format!("Loaded image: {name}")), "{said}");
+    assert_eq!(docker(&["image", "inspect", "-f", "{{.Id}}", &name]), id);
+    let history = docker(&["history", "--format", "{{.Size}}", &name]);
+    assert_eq!(history.lines().count(), 2, "{history}");
+    let usage = docker(&["system", "df"]);
+    assert!(
+        usage.contains("Images") && usage.contains("Local Volumes"),
+        "{usage}"
+    );
+    dctl(&["rmi", &name]).success();
+}
