@@ -14,8 +14,9 @@ use guest_protocol::{
     },
     methods::{ContainerInspect, ContainerSizes},
 };
+use serde_json::Value;
 
-use super::{ApiError, Context, parameters::Parameters, times};
+use super::{ApiError, Context, container_defaults, parameters::Parameters, times};
 
 /// The storage driver's name that clients see.
 pub(super) const STORAGE_DRIVER: &str = "overlay2";
@@ -25,7 +26,7 @@ pub(super) async fn inspect(
     State(context): State<Context>,
     Path(container): Path<String>,
     parameters: Parameters,
-) -> Result<Json<ContainerInspectResponse>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     let container = context.agent.call(ContainerInspect { container }).await?;
     let id = container.id.clone();
     let mut response = response(container);
@@ -36,6 +37,9 @@ pub(super) async fn inspect(
         response.size_rw = i64::try_from(usage.written).ok();
         response.size_root_fs = i64::try_from(usage.total).ok();
     }
+    let mut response = serde_json::to_value(&response)
+        .map_err(|error| ApiError::internal(format!("cannot describe the container: {error}")))?;
+    container_defaults::fill(&mut response);
     Ok(Json(response))
 }
 

@@ -5,6 +5,7 @@
 
 mod attach;
 mod auth;
+mod container_defaults;
 mod container_list;
 mod container_prune;
 mod container_view;

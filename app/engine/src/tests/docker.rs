@@ -24,12 +24,12 @@ use super::{
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An agent in developer mode; it ends with the test.
-struct DeveloperAgent {
+pub(super) struct DeveloperAgent {
     process: Child,
 }
 
 impl DeveloperAgent {
-    async fn start(socket: &Path, data: &Path) -> Self {
+    pub(super) async fn start(socket: &Path, data: &Path) -> Self {
         std::fs::create_dir_all(data).unwrap();
         let mut process = Command::new(agent_program().await)
             .arg("serve")
@@ -55,7 +55,7 @@ impl DeveloperAgent {
     }
 
     /// Ends it as its users do, so that it cleans up.
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         let process = self.process.id().unwrap();
         let process = rustix::process::Pid::from_raw(process as i32).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
@@ -77,8 +77,8 @@ async fn agent_program() -> PathBuf {
 }
 
 /// `docker` on one engine.
-struct Docker<'a> {
-    engine: &'a Engine,
+pub(super) struct Docker<'a> {
+    pub(super) engine: &'a Engine,
 }
 
 impl Docker<'_> {
@@ -108,12 +108,12 @@ impl Docker<'_> {
             .unwrap()
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) async fn run(&self, arguments: &[&str]) -> Output {
         self.run_with(b"", arguments).await
     }
 
     /// Exit code and both outputs.
-    async fn all(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(super) async fn all(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = self.run(arguments).await;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (
@@ -124,7 +124,7 @@ impl Docker<'_> {
     }
 
     /// Its output, when it succeeds.
-    async fn ok(&self, arguments: &[&str]) -> String {
+    pub(super) async fn ok(&self, arguments: &[&str]) -> String {
         let (code, output, errors) = self.all(arguments).await;
         assert_eq!(code, 0, "docker {arguments:?}: {errors}");
         output

@@ -4,6 +4,7 @@
 mod api;
 mod client;
 mod docker;
+mod docker_life;
 mod engine;
 mod image;
 mod local_registry;

@@ -315,9 +315,9 @@ mod tests {
             .unwrap();
         assert_eq!(
             table,
-            "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O       BLOCK I/O     PIDS\n\
-             0123456789ab   web       12.35%    3.338MiB / 7GiB     0.05%     1.5kB / 0B    4.26MB / 0B   3\n\
-             gone           --        --        -- / --             --        --            --            --\n"
+            "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O      BLOCK I/O     PIDS\n\
+             0123456789ab   web       12.35%    3.338MiB / 7GiB     0.05%     1.5kB / 0B   4.26MB / 0B   3\n\
+             gone           --        --        -- / --             --        --           --            --\n"
         );
     }
 }
