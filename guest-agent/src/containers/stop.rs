@@ -88,7 +88,12 @@ impl Containers {
             self.change(&entry, |record| record.stopped_by_user = true)?;
         }
         if restarting {
-            return self.give_up_restart(&entry);
+            // Between two runs there is no process for other signals.
+            return if ends {
+                self.give_up_restart(&entry)
+            } else {
+                Ok(())
+            };
         }
         self.send(&entry, signal)?;
         if ends {

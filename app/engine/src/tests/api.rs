@@ -41,9 +41,9 @@ async fn what_is_not_served_is_named() {
     for (method, path, status, message) in [
         (
             Method::POST,
-            "/v1.51/containers/x/pause",
+            "/v1.51/containers/x/checkpoints",
             501,
-            "POST /containers/x/pause",
+            "POST /containers/x/checkpoints",
         ),
         (Method::GET, "/images/a/b/x", 501, "GET /images/a/b/x"),
         (Method::PUT, "/info", 501, "PUT /info"),
