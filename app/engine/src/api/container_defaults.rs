@@ -5,8 +5,11 @@
 
 use serde_json::{Value, json};
 
+/// A value, and the fields that have it.
+type Default = (fn() -> Value, &'static [&'static str]);
+
 /// Values of `HostConfig`, and the fields that have them.
-const HOST_CONFIG: &[(fn() -> Value, &[&str])] = &[
+const HOST_CONFIG: &[Default] = &[
     (
         || json!(false),
         &[
@@ -89,7 +92,7 @@ const HOST_CONFIG: &[(fn() -> Value, &[&str])] = &[
 ];
 
 /// The same of `Config`.
-const CONFIG: &[(fn() -> Value, &[&str])] = &[
+const CONFIG: &[Default] = &[
     (
         || json!(false),
         &[
@@ -114,13 +117,13 @@ pub(super) fn fill(inspected: &mut Value) {
 }
 
 /// Sets the fields of `object` that it has not.
-fn add(object: &mut Value, defaults: &[(fn() -> Value, &[&str])]) {
+fn add(object: &mut Value, defaults: &[Default]) {
     let Some(object) = object.as_object_mut() else {
         return;
     };
     for (value, names) in defaults {
         for name in *names {
-            object.entry((*name).to_owned()).or_insert_with(|| value());
+            object.entry((*name).to_owned()).or_insert_with(value);
         }
     }
 }
