@@ -3,6 +3,8 @@
 //! [`Request`] is what travels; each method is a type of its own that knows its
 //! reply ([`Method::Reply`]), so a caller cannot mix them up.
 
+mod replies;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -14,6 +16,11 @@ use crate::{
     machine,
     stats::Sample,
     volume::{PathStat, Volume},
+};
+
+pub use self::replies::{
+    Attached, Committed, ContainerCreated, DiskUsage, ExecCreated, LayerArchive, LayerImported,
+    LayerWanted, NewLayer, ProcessList, WaitCondition, WaitResult,
 };
 
 /// A call and the type of its reply.
@@ -557,123 +564,6 @@ methods! {
         #[serde(default)]
         until: Option<i64>,
     } -> ();
-}
-
-/// Reply to [`LayerImport`] and [`EmulatorInstall`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LayerWanted {
-    /// Send the bytes.
-    Send,
-    /// It is on disk already; nothing follows.
-    Present,
-}
-
-/// Reply to [`LayerExport`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerArchive {
-    /// Length of the tar, in bytes.
-    pub size: u64,
-}
-
-/// Second reply to [`LayerImport`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerImported {
-    /// Bytes that the layer takes, unpacked.
-    pub size: u64,
-}
-
-/// A layer that was made here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewLayer {
-    /// Digest of its tar: `sha256:…`.
-    pub diff_id: String,
-    /// Length of its tar, in bytes.
-    pub tar_size: u64,
-    /// Bytes that it takes, unpacked.
-    pub size: u64,
-}
-
-/// Reply to [`ContainerCommit`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Committed {
-    /// The layer; none when the container changed nothing.
-    pub layer: Option<NewLayer>,
-    /// Configuration of the image that the container was made of.
-    pub base_configuration: serde_json::Value,
-    /// Its manifest.
-    pub base_manifest: serde_json::Value,
-    /// The container's id.
-    pub container_id: String,
-}
-
-/// Reply to [`ContainerCreate`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerCreated {
-    /// Its id.
-    pub id: String,
-    /// What was ignored or adjusted, for the user to read.
-    pub warnings: Vec<String>,
-    /// What its image was made for: `os/architecture[/variant]`, as the image says.
-    #[serde(default)]
-    pub platform: String,
-}
-
-/// Reply to [`ExecCreate`] and [`MachineShell`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecCreated {
-    /// Its id.
-    pub id: String,
-}
-
-/// Reply to calls that go on as stdio.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attached {
-    /// Whether the stream is a terminal's: raw, without frames.
-    pub tty: bool,
-}
-
-/// What [`ContainerWait`] waits for; Docker's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WaitCondition {
-    /// That it does not run: at once if so already.
-    #[default]
-    NotRunning,
-    /// The next time it ends.
-    NextExit,
-    /// That it is gone.
-    Removed,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WaitResult {
-    /// Its exit code.
-    pub exit_code: i64,
-    /// Why the wait failed, if it did.
-    pub error: Option<String>,
-}
-
-/// How much disk a container takes, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DiskUsage {
-    /// What it wrote itself.
-    pub written: u64,
-    /// That and its image.
-    pub total: u64,
-}
-
-/// Reply to [`ContainerTop`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ProcessList {
-    /// Column titles.
-    pub titles: Vec<String>,
-    /// One row a process.
-    pub processes: Vec<Vec<String>>,
 }
 
 #[cfg(test)]
