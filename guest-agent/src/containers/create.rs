@@ -19,6 +19,7 @@ use crate::{
     clock,
     error::{Context, Result},
     identity::new_id,
+    volumes::Hold,
 };
 
 impl Containers {
@@ -128,7 +129,8 @@ impl Containers {
                 mount_details: mounts.details,
                 ..Record::default()
             };
-            self.keep_durably(&record, &folder)?;
+            self.keep_durably(&record, &folder, &mounts.holds)?;
+            mounts.holds.iter().for_each(Hold::claimed);
             let entry = Entry::new(record);
             self.index().entries.insert(entry.id.clone(), entry.clone());
             self.tell(&entry, "create", &[]);
@@ -142,10 +144,17 @@ impl Containers {
 
     /// Keeps the record of a new container, and the folders that it names: all of it
     /// is on disk when this returns.
-    fn keep_durably(&self, record: &Record, folder: &Path) -> Result<()> {
+    fn keep_durably(&self, record: &Record, folder: &Path, volumes: &[Hold]) -> Result<()> {
+        let keep = || {
+            self.shared.records.put_and(record, |transaction| {
+                volumes
+                    .iter()
+                    .try_for_each(|volume| volume.claim_in(transaction))
+            })
+        };
         if record.container.host_config.auto_remove == Some(true) {
             // Gone after a power cut, whatever is on disk.
-            return self.shared.records.put(record);
+            return keep();
         }
         // The folder was made last: what ext4 journaled before, its volumes and its
         // own name among them, is written with it. Beside the record rather than
@@ -155,7 +164,7 @@ impl Containers {
         let (kept, synced) = tokio::task::block_in_place(|| {
             std::thread::scope(|scope| {
                 let synced = scope.spawn(sync);
-                (self.shared.records.put(record), synced.join())
+                (keep(), synced.join())
             })
         });
         let synced = synced

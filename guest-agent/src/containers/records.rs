@@ -62,10 +62,21 @@ impl Records {
 
     /// Keeps a record: it is on disk when this returns.
     pub(super) fn put(&self, record: &Record) -> Result<()> {
+        self.put_and(record, |_| Ok(()))
+    }
+
+    /// Keeps a record, and does what `also` does in the same transaction.
+    pub(super) fn put_and(
+        &self,
+        record: &Record,
+        also: impl FnOnce(&WriteTransaction) -> std::result::Result<(), redb::Error>,
+    ) -> Result<()> {
         let json = serde_json::to_vec(record).context("cannot encode a container's record")?;
-        self.change(|table| {
-            table.insert(record.container.id.as_str(), json.as_slice())?;
-            Ok(())
+        self.transact(|transaction| {
+            transaction
+                .open_table(CONTAINERS)?
+                .insert(record.container.id.as_str(), json.as_slice())?;
+            also(transaction)
         })
     }
 

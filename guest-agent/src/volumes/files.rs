@@ -72,6 +72,9 @@ impl Files {
         if !is_empty(&data).context(format_args!("cannot read {}", path.display()))? {
             return Ok(());
         }
+        // It may have been opened as a place only.
+        let source = &rustix::fs::openat(source, ".", DIRECTORY, Mode::empty())
+            .context("cannot open the image's folder")?;
         let nothing = is_empty(source).context("cannot read the image's folder")?;
         if mounted || nothing {
             return archive::copy(source, data);

@@ -96,16 +96,55 @@ struct State {
 pub(crate) struct Hold {
     inner: Arc<Inner>,
     name: String,
+    /// Of an unclaimed volume: its record once it is claimed.
+    claim: Option<Record>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut state = self.inner.state();
-        if let Some(count) = state.held.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                state.held.remove(&self.name);
-            }
+        let Some(count) = state.held.get_mut(&self.name) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        state.held.remove(&self.name);
+        let Some(record) = state.volumes.get_mut(&self.name) else {
+            return;
+        };
+        if !record.unclaimed {
+            return;
+        }
+        // The container that it was made for did not come to be.
+        record.removed = true;
+        drop(state);
+        if let Err(error) = self.inner.discard(&self.name) {
+            tracing::warn!("volume {} is left over: {error}", self.name);
+        }
+        self.inner.empty_trash();
+    }
+}
+
+impl Hold {
+    /// Has `transaction`, which keeps the container that the volume was made for,
+    /// keep the volume as well.
+    pub(crate) fn claim_in(
+        &self,
+        transaction: &WriteTransaction,
+    ) -> std::result::Result<(), redb::Error> {
+        // Without a look at the state: who holds that may wait for this transaction.
+        match &self.claim {
+            Some(record) => records::put(transaction, &self.name, record),
+            None => Ok(()),
+        }
+    }
+
+    /// The transaction is on the disk.
+    pub(crate) fn claimed(&self) {
+        if let Some(record) = self.inner.state().volumes.get_mut(&self.name) {
+            record.unclaimed = false;
         }
     }
 }
@@ -198,16 +237,21 @@ impl Volumes {
     /// # Errors
     /// When name, driver or options are none that can be had.
     pub(crate) fn create(&self, wanted: &Wanted) -> Result<(Volume, bool)> {
-        self.create_held(wanted)
+        self.find_or_make(wanted, false)
             .map(|(volume, _, made)| (volume, made))
     }
 
     /// As [`create`](Self::create), and keeps it from being removed for as long as
-    /// the hold lasts. Also tells whether it was made.
+    /// the hold lasts. One without a name of its own goes with the hold, or with a
+    /// crash, unless it is [claimed](Hold::claim_in). Also tells whether it was made.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub(crate) fn create_held(&self, wanted: &Wanted) -> Result<(Volume, Hold, bool)> {
+        self.find_or_make(wanted, wanted.name.is_none())
+    }
+
+    fn find_or_make(&self, wanted: &Wanted, unclaimed: bool) -> Result<(Volume, Hold, bool)> {
         options::check_driver(&wanted.driver)?;
         options::check(&wanted.options)?;
         let mut labels = wanted.labels.clone();
@@ -229,6 +273,7 @@ impl Volumes {
                     options: wanted.options.clone(),
                     created: clock::now(),
                     removed: false,
+                    unclaimed,
                 };
                 self.inner.records.put(&name, &record)?;
                 state.volumes.insert(name.clone(), record.clone());
@@ -585,9 +630,18 @@ impl Inner {
 
     fn hold(self: &Arc<Self>, state: &mut State, name: &str) -> Hold {
         *state.held.entry(name.to_owned()).or_default() += 1;
+        let claim = state
+            .volumes
+            .get(name)
+            .filter(|record| record.unclaimed)
+            .map(|record| Record {
+                unclaimed: false,
+                ..record.clone()
+            });
         Hold {
             inner: Arc::clone(self),
             name: name.to_owned(),
+            claim,
         }
     }
 
@@ -627,7 +681,7 @@ impl Inner {
             .state()
             .volumes
             .iter()
-            .filter(|(_, record)| record.removed)
+            .filter(|(_, record)| record.removed || record.unclaimed)
             .map(|(name, _)| name.clone())
             .collect();
         for name in removed {

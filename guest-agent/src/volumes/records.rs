@@ -20,6 +20,9 @@ pub(super) struct Record {
     pub(super) created: i64,
     /// It is gone for its users; its files may still be there.
     pub(super) removed: bool,
+    /// It was made for a container that is not kept yet. Found so at a boot, it is
+    /// nobody's.
+    pub(super) unclaimed: bool,
 }
 
 /// The table of volumes.

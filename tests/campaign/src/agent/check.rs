@@ -275,7 +275,10 @@ fn check_folders(
     check_names(&folder, &volumes, |name| doubtful.contains(name), findings);
     for model in models {
         for volume in std::mem::take(&mut model.doubtful) {
-            if folder.join(&volume).exists() {
+            let has_container = containers
+                .iter()
+                .any(|container| anonymous_volumes(container).contains(&volume));
+            if !has_container && folder.join(&volume).exists() {
                 model.kept.insert(volume);
             }
         }
