@@ -4,6 +4,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +34,7 @@ impl NewMachine {
         clear_leftovers(&machines)?;
         let directory = tempfile::Builder::new()
             .prefix(PREFIX)
+            .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&machines)
             .map_err(|error| Error::io("make a directory in", &machines, error))?;
         Ok(Self {
