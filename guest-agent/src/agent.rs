@@ -139,9 +139,30 @@ impl Agent {
     }
 }
 
+/// Opens the database, or makes it: one gets its name when it is whole, since what a
+/// kill leaves of one in the making is none that can be opened.
 fn open_database(path: &Path) -> Result<redb::Database> {
-    redb::Builder::new()
-        .set_cache_size(4 * 1024 * 1024)
-        .create(path)
-        .context(format_args!("cannot open the database {}", path.display()))
+    let open = |path: &Path| {
+        redb::Builder::new()
+            .set_cache_size(4 * 1024 * 1024)
+            .create(path)
+            .context(format_args!("cannot open the database {}", path.display()))
+    };
+    if !path.exists() {
+        let new = path.with_extension("new");
+        let put_in_place = || {
+            fs::File::open(&new)?.sync_all()?;
+            fs::rename(&new, path)?;
+            fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        };
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("cannot remove a database that was never finished");
+            }
+            _ => {}
+        }
+        drop(open(&new)?);
+        put_in_place().context(format_args!("cannot make the database {}", path.display()))?;
+    }
+    open(path)
 }
