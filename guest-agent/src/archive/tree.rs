@@ -196,9 +196,11 @@ impl<'a, W: Write> Writer<'a, W> {
     fn walk(&mut self, root: &OwnedFd, mut path: Vec<u8>) -> Result<(), WriteError> {
         let base = path.len();
         let open = |source| failed(b"/", source);
+        // What is only a place in the tree cannot be read.
+        let directory = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(open)?;
         let mut levels = vec![Level {
-            directory: rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(open)?,
-            names: names(root).map_err(open)?,
+            names: names(&directory).map_err(open)?,
+            directory,
             prefix: base,
         }];
         while let Some(level) = levels.last_mut() {

@@ -187,7 +187,9 @@ fn list(folder: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
 }
 
 fn is_empty(folder: &OwnedFd) -> io::Result<bool> {
-    for entry in Dir::read_from(folder)? {
+    // What is only a place in the tree cannot be read.
+    let folder = rustix::fs::openat(folder, ".", DIRECTORY, Mode::empty())?;
+    for entry in Dir::read_from(&folder)? {
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             return Ok(false);

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod files;
 mod health;
 mod lifecycle;
 mod pause;

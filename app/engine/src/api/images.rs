@@ -17,8 +17,8 @@ use guest_protocol::{
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, Context, auth, image_archives, image_view, parameters::Parameters, progress, times,
-    unknown,
+    ApiError, Context, auth, image_archives, image_view, new_images, parameters::Parameters,
+    progress, times, unknown,
 };
 use crate::{
     agent::CallError,
@@ -146,19 +146,17 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// `POST /images/create`: a pull, with its progress as the body.
+/// `POST /images/create`: a pull, with its progress as the body, or an import.
 ///
 /// What fails before there is progress is an HTTP error, afterwards a last line.
 pub(super) async fn create(
     State(context): State<Context>,
     parameters: Parameters,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    if parameters.text("fromSrc").is_some() {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "importing an image from an archive is not implemented",
-        ));
+    if let Some(source) = parameters.text("fromSrc") {
+        return new_images::import(context, &parameters, source, body).await;
     }
     let name = parameters
         .text("fromImage")

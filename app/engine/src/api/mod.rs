@@ -3,6 +3,8 @@
 //! Each module holds the handlers of one kind of object; what they know of it
 //! comes from the agent with each request. Nothing here outlives its request.
 
+mod archive;
+mod archive_stream;
 mod attach;
 mod auth;
 mod container_defaults;
@@ -21,6 +23,7 @@ mod image_view;
 mod images;
 mod machine;
 mod networks;
+mod new_images;
 mod parameters;
 mod progress;
 mod registries;
@@ -29,6 +32,7 @@ mod system;
 mod times;
 mod unknown;
 mod version;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -41,6 +45,7 @@ use axum::{
 use crate::agent::Agent;
 
 pub(crate) use error::ApiError;
+pub(crate) use times::duration;
 pub(crate) use version::{MAX_VERSION, negotiate};
 
 /// The largest body of a request, in bytes. Configurations are all that is sent.
@@ -63,6 +68,7 @@ pub(crate) fn router(context: Context) -> Router {
         .merge(system_routes())
         .merge(container_routes())
         .merge(image_routes())
+        .merge(volume_routes())
         .merge(machine_routes())
         .fallback(unknown::endpoint)
         .method_not_allowed_fallback(unknown::endpoint)
@@ -80,8 +86,19 @@ fn system_routes() -> Router<Context> {
         .route("/system/df", get(disk_usage::usage))
         .route("/networks", get(networks::list_networks))
         .route("/networks/{name}", get(networks::inspect_network))
-        .route("/volumes", get(networks::list_volumes))
-        .route("/volumes/{name}", get(networks::inspect_volume))
+}
+
+fn volume_routes() -> Router<Context> {
+    Router::new()
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route(
+            "/volumes/{name}",
+            get(volumes::inspect).delete(volumes::remove),
+        )
+        .route("/dctl/volumes/{name}/backup", get(volumes::backup))
+        .route("/dctl/volumes/{name}/restore", post(volumes::restore))
 }
 
 fn container_routes() -> Router<Context> {
@@ -106,6 +123,12 @@ fn container_routes() -> Router<Context> {
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/logs", get(attach::logs))
+        .route(
+            "/containers/{id}/archive",
+            get(archive::get).head(archive::stat).put(archive::put),
+        )
+        .route("/containers/{id}/export", get(archive::export))
+        .route("/commit", post(new_images::commit))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))

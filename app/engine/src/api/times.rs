@@ -53,7 +53,7 @@ fn seconds(text: &str) -> Option<i64> {
 }
 
 /// Go's durations of whole numbers: `1h30m`, `10s`, `250ms`; in nanoseconds.
-fn duration(text: &str) -> Option<i64> {
+pub(crate) fn duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total: i64 = 0;
     while !rest.is_empty() {

@@ -14,6 +14,8 @@ pub(crate) const MAX_VERSION: ApiVersion = ApiVersion(1, 51);
 pub(crate) const MIN_VERSION: ApiVersion = ApiVersion(1, 24);
 /// Since when streams say whether they are multiplexed.
 pub(super) const MULTIPLEXED_TYPE: ApiVersion = ApiVersion(1, 42);
+/// Since when a prune of volumes takes only those without a name.
+pub(super) const PRUNES_ANONYMOUS_VOLUMES: ApiVersion = ApiVersion(1, 42);
 /// Since when an image's virtual size is not told.
 pub(super) const NO_VIRTUAL_SIZE: ApiVersion = ApiVersion(1, 44);
 

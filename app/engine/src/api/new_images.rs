@@ -1,0 +1,215 @@
+//! Images that are made here: commit and import.
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use guest_protocol::{
+    docker::ContainerConfig,
+    image::Compression,
+    methods::{ContainerCommit, ContainerInspect, LayerImportNew, NewLayer},
+    reference::Reference,
+};
+use serde_json::json;
+
+use super::{
+    ApiError, Context,
+    archive_stream::upload,
+    parameters::{self, Parameters},
+    times,
+};
+use crate::{
+    images::{About, apply_changes, commit_image, download, import_image},
+    registry::Platform,
+};
+
+/// How many bytes tell how an archive is compressed.
+const MAGIC: usize = 6;
+
+/// `POST /commit`
+pub(super) async fn commit(
+    State(context): State<Context>,
+    parameters: Parameters,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let container = parameters
+        .text("container")
+        .ok_or_else(|| ApiError::bad_request("parameter container is missing"))?
+        .to_owned();
+    let references = references(&parameters)?;
+    let given: Option<ContainerConfig> = parameters::json(&body)?;
+    let found = context
+        .agent
+        .call(ContainerInspect {
+            container: container.clone(),
+        })
+        .await?;
+    let command = std::iter::once(found.path.as_str())
+        .chain(found.args.iter().map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut config = found.config;
+    if let Some(given) = given {
+        lay_over(&mut config, given);
+    }
+    apply_changes(&mut config, &parameters.texts("changes")).map_err(ApiError::bad_request)?;
+    let pause = parameters.text("pause").is_none() || parameters.flag("pause");
+    let committed = context
+        .agent
+        .call(ContainerCommit { container, pause })
+        .await?;
+    let about = About {
+        config,
+        author: parameters.text("author").unwrap_or_default().to_owned(),
+        comment: parameters.text("comment").unwrap_or_default().to_owned(),
+        created: times::rfc3339(times::now()),
+        created_by: command,
+    };
+    let image = commit_image(&context.agent, &committed, &about, references).await?;
+    Ok((StatusCode::CREATED, Json(json!({"Id": image.id}))).into_response())
+}
+
+/// Puts what a client gave over a container's configuration.
+fn lay_over(config: &mut ContainerConfig, given: ContainerConfig) {
+    fn set<T>(slot: &mut Option<T>, value: Option<T>, is_empty: impl Fn(&T) -> bool) {
+        if value.as_ref().is_some_and(|value| !is_empty(value)) {
+            *slot = value;
+        }
+    }
+    set(&mut config.cmd, given.cmd, Vec::is_empty);
+    set(&mut config.entrypoint, given.entrypoint, Vec::is_empty);
+    set(&mut config.user, given.user, String::is_empty);
+    set(&mut config.working_dir, given.working_dir, String::is_empty);
+    set(&mut config.stop_signal, given.stop_signal, String::is_empty);
+    set(&mut config.healthcheck, given.healthcheck, |_| false);
+    set(&mut config.on_build, given.on_build, Vec::is_empty);
+    set(&mut config.env, given.env, Vec::is_empty);
+    for (slot, more) in [
+        (&mut config.exposed_ports, given.exposed_ports),
+        (&mut config.volumes, given.volumes),
+    ] {
+        if let Some(more) = more {
+            slot.get_or_insert_default().extend(more);
+        }
+    }
+    if let Some(labels) = given.labels {
+        config.labels.get_or_insert_default().extend(labels);
+    }
+}
+
+/// The name that a new image gets, if it gets one.
+fn references(parameters: &Parameters) -> Result<Vec<String>, ApiError> {
+    let Some(repository) = parameters.text("repo") else {
+        return Ok(Vec::new());
+    };
+    let invalid = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+    let mut reference = Reference::parse(repository).map_err(|error| invalid(&error))?;
+    if reference.digest().is_some() {
+        return Err(ApiError::bad_request("cannot import digest reference"));
+    }
+    if let Some(tag) = parameters.text("tag") {
+        reference = reference
+            .with_version(tag)
+            .map_err(|error| invalid(&error))?;
+    }
+    Ok(vec![reference.or_latest().to_string()])
+}
+
+/// `POST /images/create?fromSrc=…`: an image of an archive, which is the body or is
+/// fetched.
+pub(super) async fn import(
+    context: Context,
+    parameters: &Parameters,
+    source: &str,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let references = references(parameters)?;
+    let platform = match parameters.text("platform") {
+        Some(text) => Platform::parse(text).map_err(ApiError::bad_request)?,
+        None => Platform::of_machine(),
+    };
+    let mut config = ContainerConfig::default();
+    apply_changes(&mut config, &parameters.texts("changes")).map_err(ApiError::bad_request)?;
+    let mut lines = String::new();
+    let layer: NewLayer = if source == "-" {
+        bring(&context, body.into_data_stream()).await?
+    } else {
+        let response = download(source).await?;
+        lines = format!(
+            "{}\r\n",
+            json!({"status": format!("Downloading from {source}")})
+        );
+        bring(&context, response.map_err(axum::Error::new)).await?
+    };
+    let comment = parameters
+        .text("message")
+        .map_or_else(|| format!("Imported from {source}"), str::to_owned);
+    let about = About {
+        config,
+        comment,
+        created: times::rfc3339(times::now()),
+        ..About::default()
+    };
+    let image = import_image(&context.agent, &layer, &platform, &about, references).await?;
+    lines += &format!("{}\r\n", json!({"status": image.id}));
+    Ok(([(CONTENT_TYPE, "application/json")], lines).into_response())
+}
+
+/// Makes a layer of an archive, whatever it is compressed with.
+async fn bring(
+    context: &Context,
+    archive: impl stream::Stream<Item = Result<Bytes, axum::Error>>,
+) -> Result<NewLayer, ApiError> {
+    let mut archive = std::pin::pin!(archive);
+    let mut head = Vec::new();
+    while head.len() < MAGIC {
+        match archive.next().await {
+            Some(Ok(piece)) => head.extend_from_slice(&piece),
+            Some(Err(error)) => return Err(ApiError::bad_request(error.to_string())),
+            None => break,
+        }
+    }
+    let compression = compression(&head)?;
+    let ((), guest) = context.agent.open(LayerImportNew { compression }).await?;
+    let head = stream::once(future::ready(Ok(Bytes::from(head))));
+    upload::<LayerImportNew, NewLayer>(guest, head.chain(archive)).await
+}
+
+/// How an archive is compressed that begins with these bytes.
+fn compression(head: &[u8]) -> Result<Compression, ApiError> {
+    let unsupported = |name: &str| {
+        ApiError::bad_request(format!(
+            "archives compressed with {name} are not supported: decompress it first"
+        ))
+    };
+    match head {
+        [] => Err(ApiError::bad_request("the archive is empty")),
+        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::Zstd),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(unsupported("xz")),
+        [b'B', b'Z', b'h', ..] => Err(unsupported("bzip2")),
+        _ => Ok(Compression::None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_told_by_the_first_bytes() {
+        assert_eq!(compression(&[0x1f, 0x8b, 8]).unwrap(), Compression::Gzip);
+        assert_eq!(
+            compression(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0]).unwrap(),
+            Compression::Zstd
+        );
+        assert_eq!(compression(b"etc/pa").unwrap(), Compression::None);
+        assert!(compression(b"BZh91A").is_err());
+        assert!(compression(b"\xfd7zXZ\0").is_err());
+        assert!(compression(b"").is_err());
+    }
+}
