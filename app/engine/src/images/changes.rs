@@ -3,8 +3,6 @@
 //!
 //! Source: the Dockerfile reference; of its instructions those that Docker takes here.
 
-use std::collections::HashMap;
-
 use guest_protocol::docker::{ContainerConfig, HealthConfig};
 
 /// Applies instructions in order.
@@ -53,7 +51,7 @@ pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
             "EXPOSE" => {
                 let ports = config.exposed_ports.get_or_insert_default();
                 for port in words(rest)? {
-                    ports.insert(expose(&port)?, HashMap::new());
+                    ports.insert(expose(&port)?, Default::default());
                 }
             }
             "ONBUILD" => {
@@ -83,12 +81,12 @@ pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
                     if path.trim().is_empty() {
                         return Err("VOLUME specified can not be an empty string".into());
                     }
-                    volumes.insert(path, HashMap::new());
+                    volumes.insert(path, Default::default());
                 }
             }
             "WORKDIR" => config.working_dir = Some(workdir(config.working_dir.as_deref(), rest)),
             "STOPSIGNAL" => config.stop_signal = Some(rest.to_owned()),
-            "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest, config)?),
+            "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest)?),
             "SHELL" => {
                 let shell = json_list(rest)
                     .filter(|shell| !shell.is_empty())
@@ -198,7 +196,7 @@ fn workdir(current: Option<&str>, path: &str) -> String {
 }
 
 /// `[OPTIONS] CMD command`, or `NONE`.
-fn healthcheck(text: &str, config: &ContainerConfig) -> Result<HealthConfig, String> {
+fn healthcheck(text: &str) -> Result<HealthConfig, String> {
     let mut health = HealthConfig::default();
     let mut rest = text;
     while let Some(option) = rest.strip_prefix("--") {
@@ -231,14 +229,13 @@ fn healthcheck(text: &str, config: &ContainerConfig) -> Result<HealthConfig, Str
         "CMD" if command_text.is_empty() => {
             return Err("Missing command after HEALTHCHECK CMD".into());
         }
-        "CMD" => match json_list(command_text) {
-            Some(list) => std::iter::once("CMD".to_owned()).chain(list).collect(),
-            None => {
-                let mut line = vec!["CMD-SHELL".to_owned()];
-                line.extend(command(command_text, config).pop());
-                line
-            }
-        },
+        "CMD" => {
+            let (kind, rest) = match json_list(command_text) {
+                Some(list) => ("CMD", list),
+                None => ("CMD-SHELL", vec![command_text.to_owned()]),
+            };
+            std::iter::once(kind.to_owned()).chain(rest).collect()
+        }
         other => return Err(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)")),
     });
     Ok(health)

@@ -8,7 +8,7 @@ use futures_util::Stream;
 use super::ImportError;
 
 /// How long a server may take to answer, and between two pieces.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The bytes that are at `url`, a name without a scheme being http as in Docker.
 ///
