@@ -124,17 +124,24 @@ impl Client {
         call: &Call,
         source: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<JsonLines<T>, Error> {
-        let pieces = stream::unfold(source, |mut source| async move {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            match source.read_buf(&mut piece).await {
-                Ok(0) => None,
-                Ok(_) => Some((Ok(Frame::data(piece.freeze())), source)),
-                Err(error) => Some((Err(error), source)),
-            }
-        });
-        let body = StreamBody::new(pieces).boxed_unsync();
-        let response = self.send(call, Some((UPLOAD_TYPE, body))).await?;
+        let response = self
+            .send(call, Some((UPLOAD_TYPE, stream_of(source))))
+            .await?;
         Ok(JsonLines::new(response.into_body(), call.path()))
+    }
+
+    /// Makes a call with all that `source` gives as its body, and whose reply does
+    /// not matter.
+    pub(crate) async fn send_archive(
+        &self,
+        call: &Call,
+        source: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<(), Error> {
+        let response = self
+            .send(call, Some((UPLOAD_TYPE, stream_of(source))))
+            .await?;
+        read_whole(response, MAX_REPLY).await?;
+        Ok(())
     }
 
     /// Makes a call whose reply is read as it comes. Returns when its head is
@@ -228,6 +235,19 @@ impl Client {
         tracing::debug!(status = %response.status(), target, "response");
         Ok(response)
     }
+}
+
+/// All that `source` gives, as a body.
+fn stream_of(source: impl AsyncRead + Send + Unpin + 'static) -> Body {
+    let pieces = stream::unfold(source, |mut source| async move {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        match source.read_buf(&mut piece).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(Frame::data(piece.freeze())), source)),
+            Err(error) => Some((Err(error), source)),
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 /// `1.51` as numbers.

@@ -11,7 +11,7 @@ use tokio::io::AsyncRead;
 
 use super::{Environment, pull};
 use crate::{
-    client::{Call, Error},
+    client::{Call, Client, Error},
     failure::{self, Failure},
     session::terminal,
 };
@@ -35,31 +35,17 @@ pub(crate) async fn save(
     environment: &Environment,
     arguments: SaveArguments,
 ) -> Result<(), Failure> {
-    let output = arguments.output.filter(|path| path.as_os_str() != "-");
-    if output.is_none() && terminal::stdout_is_terminal() {
-        return Err(Failure::new(
-            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
-        ));
-    }
-    // Before anything is asked for: the folder may not be there.
-    let mut output = Output::create(output)?;
+    let output = Output::for_archive(arguments.output)?;
     let client = environment.machine().await?;
     let mut call = Call::get("/images/get").query_if("platform", arguments.platform);
     for image in &arguments.images {
         call = call.query("names", image);
     }
-    let mut body = client.response(&call).await?.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(Error::from)?;
-        if let Some(data) = frame.data_ref() {
-            output.write(data)?;
-        }
-    }
-    output.finish()
+    write(&client, &call, output).await
 }
 
 /// Where an archive is written to: a file appears when it is whole.
-enum Output {
+pub(super) enum Output {
     Stdout(io::Stdout),
     File {
         file: std::fs::File,
@@ -69,7 +55,53 @@ enum Output {
     },
 }
 
+/// Writes what a call replies with, an archive.
+pub(super) async fn write(client: &Client, call: &Call, mut output: Output) -> Result<(), Failure> {
+    let mut body = client.response(call).await?.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(Error::from)?;
+        if let Some(data) = frame.data_ref() {
+            output.write(data)?;
+        }
+    }
+    output.finish()
+}
+
+/// Where an archive is read from: a file, or standard input, which must not be a
+/// terminal.
+pub(super) async fn input(
+    path: Option<&Path>,
+) -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
+    if let Some(path) = path.filter(|path| path.as_os_str() != "-") {
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(|error| Failure::new(format!("open {}: {error}", path.display())))?;
+        return Ok(Box::new(file));
+    }
+    if terminal::stdin_is_terminal() {
+        return Err(Failure::new(
+            "requested load from stdin, but stdin is empty",
+        ));
+    }
+    let stdin = rustix::stdio::stdin()
+        .try_clone_to_owned()
+        .map_err(|error| Failure::new(format!("dctl: cannot read STDIN: {error}")))?;
+    Ok(Box::new(tokio::fs::File::from_std(stdin.into())))
+}
+
 impl Output {
+    /// For an archive: to `path`, or to standard output, which must not be a terminal.
+    pub(super) fn for_archive(path: Option<PathBuf>) -> Result<Self, Failure> {
+        let path = path.filter(|path| path.as_os_str() != "-");
+        if path.is_none() && terminal::stdout_is_terminal() {
+            return Err(Failure::new(
+                "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+            ));
+        }
+        // Before anything is asked for: the folder may not be there.
+        Self::create(path)
+    }
+
     fn create(path: Option<PathBuf>) -> Result<Self, Failure> {
         let Some(path) = path else {
             return Ok(Self::Stdout(io::stdout()));
@@ -159,25 +191,7 @@ pub(crate) async fn load(
     environment: &Environment,
     arguments: LoadArguments,
 ) -> Result<(), Failure> {
-    let input: Box<dyn AsyncRead + Send + Unpin> = match &arguments.input {
-        Some(path) => {
-            let file = tokio::fs::File::open(path)
-                .await
-                .map_err(|error| Failure::new(format!("open {}: {error}", path.display())))?;
-            Box::new(file)
-        }
-        None if terminal::stdin_is_terminal() => {
-            return Err(Failure::new(
-                "requested load from stdin, but stdin is empty",
-            ));
-        }
-        None => {
-            let stdin = rustix::stdio::stdin()
-                .try_clone_to_owned()
-                .map_err(|error| Failure::new(format!("dctl: cannot read STDIN: {error}")))?;
-            Box::new(tokio::fs::File::from_std(stdin.into()))
-        }
-    };
+    let input = input(arguments.input.as_deref()).await?;
     let client = environment.machine().await?;
     let quiet = arguments.quiet || !terminal::stdout_is_terminal();
     let call = Call::post("/images/load")

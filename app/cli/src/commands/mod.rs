@@ -25,7 +25,9 @@ mod registry;
 mod run;
 mod stats;
 mod system;
+mod transfer;
 mod update;
+mod volumes;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -110,9 +112,14 @@ enum Command {
     /// Manage dctl
     #[command(subcommand)]
     System(SystemCommand),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volumes::VolumeCommand),
 
     /// Attach local standard input, output, and error streams to a running container
     Attach(lifecycle::AttachArguments),
+    /// Create a new image from a container's changes
+    Commit(transfer::CommitArguments),
     /// Generate completions for a shell
     Completion(host::CompletionArguments),
     /// Create a new container
@@ -127,8 +134,12 @@ enum Command {
     Doctor(host::DoctorArguments),
     /// Get real time events from the engine
     Events(system::EventsArguments),
+    /// Export a container's filesystem as a tar archive
+    Export(transfer::ExportArguments),
     /// Show the history of an image
     History(history::HistoryArguments),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(transfer::ImportArguments),
     /// Return low-level information on containers and images
     Inspect(inspect::InspectArguments),
     /// Kill one or more running containers
@@ -190,6 +201,8 @@ enum Command {
 enum ContainerCommand {
     /// Attach local standard input, output, and error streams to a running container
     Attach(lifecycle::AttachArguments),
+    /// Create a new image from a container's changes
+    Commit(transfer::CommitArguments),
     /// Create a new container
     #[command(
         disable_help_flag = true,
@@ -201,6 +214,8 @@ enum ContainerCommand {
     /// Execute a command in a running container
     #[command(override_usage = "dctl container exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
     Exec(exec::ExecArguments),
+    /// Export a container's filesystem as a tar archive
+    Export(transfer::ExportArguments),
     /// Display detailed information on one or more containers
     Inspect(inspect::InspectArguments),
     /// Kill one or more running containers
@@ -249,6 +264,8 @@ enum ContainerCommand {
 enum ImageCommand {
     /// Show the history of an image
     History(history::HistoryArguments),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(transfer::ImportArguments),
     /// Display detailed information on one or more images
     Inspect(inspect::InspectArguments),
     /// Load an image from a tar archive or STDIN
@@ -287,7 +304,9 @@ impl From<ContainerCommand> for Command {
     fn from(command: ContainerCommand) -> Self {
         match command {
             ContainerCommand::Attach(arguments) => Self::Attach(arguments),
+            ContainerCommand::Commit(arguments) => Self::Commit(arguments),
             ContainerCommand::Create(arguments) => Self::Create(arguments),
+            ContainerCommand::Export(arguments) => Self::Export(arguments),
             ContainerCommand::Diff(arguments) => Self::Diff(arguments),
             ContainerCommand::Exec(arguments) => Self::Exec(arguments),
             ContainerCommand::Inspect(arguments) => {
@@ -317,6 +336,7 @@ impl From<ContainerCommand> for Command {
 impl From<ImageCommand> for Command {
     fn from(command: ImageCommand) -> Self {
         match command {
+            ImageCommand::Import(arguments) => Self::Import(arguments),
             ImageCommand::Inspect(arguments) => Self::Inspect(arguments.only(inspect::Kind::Image)),
             ImageCommand::Ls(arguments) => Self::Images(arguments),
             ImageCommand::Pull(arguments) => Self::Pull(arguments),
@@ -415,13 +435,16 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Attach(arguments) => lifecycle::attach(environment, arguments).await,
         Command::Container(command) => Box::pin(dispatch(environment, command.into())).await,
         Command::ContainerPrune(arguments) => container_prune::run(environment, arguments).await,
+        Command::Commit(arguments) => transfer::commit(environment, arguments).await,
         Command::Create(arguments) => run::create(environment, *arguments).await,
+        Command::Export(arguments) => transfer::export(environment, arguments).await,
         Command::Diff(arguments) => changes::diff(environment, arguments).await,
         Command::Doctor(arguments) => host::doctor(arguments).await,
         Command::Events(arguments) => system::events(environment, arguments).await,
         Command::Exec(arguments) => exec::run(environment, arguments).await,
         Command::Image(command) => Box::pin(dispatch(environment, command.into())).await,
         Command::Images(arguments) => images::list(environment, arguments).await,
+        Command::Import(arguments) => transfer::import(environment, arguments).await,
         Command::Info(arguments) => system::info(environment, arguments).await,
         Command::Inspect(arguments) => inspect::run(environment, arguments).await,
         Command::Kill(arguments) => lifecycle::kill(environment, arguments).await,
@@ -460,6 +483,7 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Unpause(arguments) => lifecycle::each(environment, "unpause", arguments).await,
         Command::Update(arguments) => update::run(environment, *arguments).await,
         Command::Version(arguments) => system::version(environment, arguments).await,
+        Command::Volume(command) => volumes::run(environment, command).await,
         Command::Wait(arguments) => lifecycle::wait(environment, arguments).await,
         Command::Completion(_) | Command::Engine(_) => Ok(()),
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use axum::{
     Json,
+    body::Body,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},

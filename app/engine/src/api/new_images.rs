@@ -155,7 +155,8 @@ pub(super) async fn import(
         ..About::default()
     };
     let image = import_image(&context.agent, &layer, &platform, &about, references).await?;
-    lines += &format!("{}\r\n", json!({"status": image.id}));
+    lines.push_str(&json!({"status": image.id}).to_string());
+    lines.push_str("\r\n");
     Ok(([(CONTENT_TYPE, "application/json")], lines).into_response())
 }
 

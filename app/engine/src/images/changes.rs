@@ -3,12 +3,15 @@
 //!
 //! Source: the Dockerfile reference; of its instructions those that Docker takes here.
 
+use std::collections::HashMap;
+
 use guest_protocol::docker::{ContainerConfig, HealthConfig};
 
 /// Applies instructions in order.
 ///
 /// # Errors
 /// A message that names the instruction.
+#[allow(clippy::zero_sized_map_values, reason = "Docker's type for a set")]
 pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<(), String> {
     let mut command_set = false;
     for line in changes.iter().flat_map(|change| change.lines()) {
@@ -51,7 +54,7 @@ pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
             "EXPOSE" => {
                 let ports = config.exposed_ports.get_or_insert_default();
                 for port in words(rest)? {
-                    ports.insert(expose(&port)?, Default::default());
+                    ports.insert(expose(&port)?, HashMap::new());
                 }
             }
             "ONBUILD" => {
@@ -81,7 +84,7 @@ pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<
                     if path.trim().is_empty() {
                         return Err("VOLUME specified can not be an empty string".into());
                     }
-                    volumes.insert(path, Default::default());
+                    volumes.insert(path, HashMap::new());
                 }
             }
             "WORKDIR" => config.working_dir = Some(workdir(config.working_dir.as_deref(), rest)),

@@ -49,16 +49,6 @@ impl Platform {
         }
     }
 
-    /// The operating system.
-    pub(crate) fn os(&self) -> &str {
-        &self.os
-    }
-
-    /// The architecture.
-    pub(crate) fn architecture(&self) -> &str {
-        &self.architecture
-    }
-
     /// The variant of the architecture, if there is one.
     pub(crate) fn variant(&self) -> Option<&str> {
         self.variant.as_deref()

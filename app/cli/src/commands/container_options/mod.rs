@@ -4,6 +4,7 @@
 //! the API's request; here are those about the process, and the whole.
 
 mod health;
+mod mounts;
 mod network;
 mod resources;
 mod security;
@@ -19,8 +20,8 @@ use bollard_stubs::models::{
 use clap::{Args, ValueEnum};
 
 use self::{
-    health::HealthOptions, network::NetworkOptions, resources::ResourceOptions,
-    security::SecurityOptions, storage::StorageOptions,
+    health::HealthOptions, mounts::MountOptions, network::NetworkOptions,
+    resources::ResourceOptions, security::SecurityOptions, storage::StorageOptions,
 };
 use crate::{
     failure::Failure,
@@ -120,6 +121,8 @@ pub(crate) struct ContainerOptions {
     stop_timeout: Option<i64>,
     #[command(flatten)]
     storage: StorageOptions,
+    #[command(flatten)]
+    mounts: MountOptions,
     /// Allocate a pseudo-TTY
     #[arg(short, long)]
     pub(crate) tty: bool,
@@ -222,6 +225,7 @@ impl ContainerOptions {
             ..ContainerCreateBody::default()
         };
         self.network.put(&mut body, &mut host)?;
+        self.mounts.put_anonymous(&mut body);
         body.host_config = Some(host);
         Ok(body)
     }
@@ -246,6 +250,7 @@ impl ContainerOptions {
         self.resources.put(&mut host);
         self.security.put(&mut host)?;
         self.storage.put(&mut host);
+        self.mounts.put(&mut host);
         Ok(host)
     }
 
