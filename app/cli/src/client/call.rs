@@ -48,6 +48,11 @@ impl Call {
         Self::new(Method::PATCH, path)
     }
 
+    /// A PUT to `path`.
+    pub(crate) fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     /// A DELETE of `path`.
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)

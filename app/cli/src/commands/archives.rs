@@ -126,7 +126,8 @@ impl Output {
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Writes some of it.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Stdout(stdout) => stdout
                 .write_all(bytes)
@@ -137,7 +138,8 @@ impl Output {
         }
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    /// It is whole.
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
         match &mut self {
             Self::Stdout(stdout) => stdout.flush().map_err(|error| failure::output(&error)),
             Self::File {

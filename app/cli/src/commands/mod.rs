@@ -6,6 +6,7 @@ mod changes;
 mod container;
 mod container_options;
 mod container_prune;
+mod copy;
 mod disk_usage;
 mod exec;
 mod help;
@@ -122,6 +123,11 @@ enum Command {
     Commit(transfer::CommitArguments),
     /// Generate completions for a shell
     Completion(host::CompletionArguments),
+    /// Copy files/folders between a container and the local filesystem
+    #[command(
+        override_usage = "dctl cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n       dctl cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH"
+    )]
+    Cp(copy::CopyArguments),
     /// Create a new container
     #[command(
         disable_help_flag = true,
@@ -203,6 +209,11 @@ enum ContainerCommand {
     Attach(lifecycle::AttachArguments),
     /// Create a new image from a container's changes
     Commit(transfer::CommitArguments),
+    /// Copy files/folders between a container and the local filesystem
+    #[command(
+        override_usage = "dctl cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n       dctl cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH"
+    )]
+    Cp(copy::CopyArguments),
     /// Create a new container
     #[command(
         disable_help_flag = true,
@@ -305,6 +316,7 @@ impl From<ContainerCommand> for Command {
         match command {
             ContainerCommand::Attach(arguments) => Self::Attach(arguments),
             ContainerCommand::Commit(arguments) => Self::Commit(arguments),
+            ContainerCommand::Cp(arguments) => Self::Cp(arguments),
             ContainerCommand::Create(arguments) => Self::Create(arguments),
             ContainerCommand::Export(arguments) => Self::Export(arguments),
             ContainerCommand::Diff(arguments) => Self::Diff(arguments),
@@ -436,6 +448,7 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Container(command) => Box::pin(dispatch(environment, command.into())).await,
         Command::ContainerPrune(arguments) => container_prune::run(environment, arguments).await,
         Command::Commit(arguments) => transfer::commit(environment, arguments).await,
+        Command::Cp(arguments) => copy::run(environment, arguments).await,
         Command::Create(arguments) => run::create(environment, *arguments).await,
         Command::Export(arguments) => transfer::export(environment, arguments).await,
         Command::Diff(arguments) => changes::diff(environment, arguments).await,

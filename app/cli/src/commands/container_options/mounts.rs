@@ -145,22 +145,22 @@ fn mount(text: &str) -> Result<Mount, String> {
 
 /// Comma-separated values; quotes keep commas, doubled ones stand for one.
 fn fields(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = vec![String::new()];
+    let mut fields = Vec::new();
+    let mut field = String::new();
     let mut quoted = false;
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
             '"' if quoted && characters.peek() == Some(&'"') => {
                 characters.next();
-                fields.last_mut().map(|field| field.push('"'));
+                field.push('"');
             }
             '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            _ => {
-                fields.last_mut().map(|field| field.push(character));
-            }
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            _ => field.push(character),
         }
     }
+    fields.push(field);
     if quoted {
         return Err(format!("invalid mount '{text}': a quote is not closed"));
     }

@@ -1,0 +1,358 @@
+//! The near side of `cp`: packing files here, and unpacking a stranger's archive
+//! without being led anywhere by it.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixStream,
+    },
+    path::{Component, Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tar::EntryType;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+};
+
+use crate::failure::Failure;
+
+/// An archive as it comes.
+pub(super) struct Received {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Received {
+    pub(super) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            receiver,
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Where the source `name` goes that is to be copied to `path`, written as `text`.
+pub(super) fn target(
+    path: &Path,
+    text: &str,
+    name: &str,
+    is_folder: bool,
+) -> Result<PathBuf, Failure> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Ok(match name {
+            "." | "/" | "" => path.to_owned(),
+            name => path.join(name),
+        }),
+        Ok(_) if is_folder => Err(Failure::new("cannot copy directory")),
+        Ok(_) => Ok(path.to_owned()),
+        Err(_) if !is_folder && text.ends_with('/') => Err(Failure::new("no such directory")),
+        Err(_) => {
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+                return Err(Failure::new(format!(
+                    "invalid output path: directory {:?} does not exist",
+                    parent.display().to_string()
+                )));
+            }
+            Ok(path.to_owned())
+        }
+    }
+}
+
+/// Unpacks an archive of one thing, called `name` in it, as `target`.
+pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    let mut folders = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = place(&entry.path()?, name, target)?;
+        let kind = entry.header().entry_type();
+        let there = path.symlink_metadata().ok();
+        let is_there_folder = there.as_ref().is_some_and(fs::Metadata::is_dir);
+        let conflict = |there: &str, new: &str| {
+            io::Error::other(format!(
+                "cannot overwrite {there} {:?} with {new}",
+                path.display().to_string()
+            ))
+        };
+        if kind == EntryType::Directory {
+            if there.is_some() && !path.is_dir() {
+                return Err(conflict("non-directory", "directory"));
+            }
+            if there.is_none() {
+                fs::create_dir(&path)?;
+            }
+            folders.push((path, entry.header().mode()?));
+            continue;
+        }
+        if is_there_folder {
+            return Err(conflict("directory", "non-directory"));
+        }
+        if there.is_some() {
+            fs::remove_file(&path)?;
+        }
+        let link: Option<PathBuf> = entry.link_name()?.map(std::borrow::Cow::into_owned);
+        match (kind, link) {
+            (EntryType::Symlink, Some(link)) => symlink(link, &path)?,
+            (EntryType::Link, Some(link)) => fs::hard_link(place(&link, name, target)?, &path)?,
+            (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, _) => {
+                let mut file = fs::File::create_new(&path)?;
+                io::copy(&mut entry, &mut file)?;
+                let mode = entry.header().mode()? & 0o7777;
+                file.set_permissions(fs::Permissions::from_mode(mode))?;
+                let seconds = std::time::Duration::from_secs(entry.header().mtime()?);
+                if let Some(time) = std::time::UNIX_EPOCH.checked_add(seconds) {
+                    file.set_modified(time)?;
+                }
+            }
+            // Devices and pipes are the container's.
+            _ => {}
+        }
+    }
+    // Last: what could not be written could not be filled.
+    for (folder, mode) in folders.into_iter().rev() {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode & 0o7777))?;
+    }
+    Ok(())
+}
+
+/// Where an entry goes. No link is on the way below `target`, whatever was unpacked.
+fn place(entry: &Path, name: &str, target: &Path) -> io::Result<PathBuf> {
+    let refused = || {
+        io::Error::other(format!(
+            "the archive has an entry that leads out of it: {:?}",
+            entry.display().to_string()
+        ))
+    };
+    let mut parts = Vec::new();
+    for part in entry.components() {
+        match part {
+            Component::Normal(part) => parts.push(part),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(refused()),
+        }
+    }
+    let named = !matches!(name, "." | "/" | "");
+    if named && parts.first().is_some_and(|first| *first == name) {
+        parts.remove(0);
+    } else if named {
+        return Err(refused());
+    }
+    let mut path = target.to_owned();
+    if let Some((last, folders)) = parts.split_last() {
+        for folder in folders {
+            path.push(folder);
+            if path.symlink_metadata()?.is_symlink() {
+                return Err(refused());
+            }
+        }
+        path.push(last);
+    }
+    Ok(path)
+}
+
+/// Whether a source is a folder.
+pub(super) fn is_folder(path: &str, follow: bool) -> Result<bool, Failure> {
+    let found = if follow || path.ends_with('/') || path.ends_with("/.") {
+        fs::metadata(path)
+    } else {
+        fs::symlink_metadata(path)
+    };
+    match found {
+        Ok(found) if path.ends_with('/') && !found.is_dir() => Err(Failure::new("not a directory")),
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::new(format!(
+            "lstat {path}: no such file or directory"
+        ))),
+        Err(error) => Err(Failure::new(format!("lstat {path}: {error}"))),
+    }
+}
+
+/// The name of a source, which may be the one of the folder that we are in.
+pub(super) fn name(path: &str) -> String {
+    let path = Path::new(path);
+    let absolute = path.file_name().is_none().then(|| path.canonicalize().ok());
+    absolute
+        .flatten()
+        .as_deref()
+        .unwrap_or(path)
+        .file_name()
+        .map_or_else(
+            || ".".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+}
+
+/// Files here as an archive, made while it is read.
+pub(super) struct Packed {
+    stream: tokio::net::UnixStream,
+    failure: Arc<Mutex<Option<io::Error>>>,
+    count: Arc<AtomicU64>,
+}
+
+impl Packed {
+    /// Packs `path` as `name`; of a folder called `.` only what is in it.
+    pub(super) fn start(path: String, name: String, follow: bool) -> io::Result<Self> {
+        let (writer, reader) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        let failure = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&failure);
+        std::thread::Builder::new().spawn(move || {
+            if let Err(error) = pack(&writer, Path::new(&path), &name, follow) {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            // Only now the reader sees the end.
+            drop(writer);
+        })?;
+        Ok(Self {
+            stream: tokio::net::UnixStream::from_std(reader)?,
+            failure,
+            count: Arc::default(),
+        })
+    }
+
+    /// How many bytes were read.
+    pub(super) fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.count)
+    }
+}
+
+impl AsyncRead for Packed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        let failure = match read {
+            0 => self
+                .failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+            _ => None,
+        };
+        Poll::Ready(failure.map_or(Ok(()), Err))
+    }
+}
+
+fn pack(output: &UnixStream, path: &Path, name: &str, follow: bool) -> io::Result<()> {
+    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, output));
+    builder.follow_symlinks(false);
+    let source = if follow {
+        path.canonicalize()?
+    } else {
+        path.to_owned()
+    };
+    if source.is_dir() && !source.symlink_metadata()?.is_symlink()
+        || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+    {
+        builder.append_dir_all(name, &source)?;
+    } else {
+        builder.append_path_with_name(&source, name)?;
+    }
+    let mut output = builder.into_inner()?;
+    io::Write::flush(&mut output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, kind, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            let link = matches!(kind, EntryType::Symlink | EntryType::Link);
+            if link {
+                header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+            }
+            let content = if link { "" } else { content };
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn no_archive_leads_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        for entries in [
+            &[
+                ("x/", EntryType::Directory, ""),
+                ("x/../../evil", EntryType::Regular, "e"),
+            ][..],
+            &[
+                ("x/", EntryType::Directory, ""),
+                ("x/up", EntryType::Symlink, "../.."),
+                ("x/up/evil", EntryType::Regular, "e"),
+            ],
+            &[
+                ("x/", EntryType::Directory, ""),
+                ("x/evil", EntryType::Link, "../../secret"),
+            ],
+            &[("other", EntryType::Regular, "e")],
+        ] {
+            let _ = fs::remove_dir_all(&target);
+            assert!(extract(archive(entries).as_slice(), "x", &target).is_err());
+            assert_eq!(
+                fs::read_dir(folder.path()).unwrap().count(),
+                usize::from(target.exists())
+            );
+        }
+    }
+
+    #[test]
+    fn a_tree_is_unpacked_under_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("renamed");
+        let bytes = archive(&[
+            ("x/", EntryType::Directory, ""),
+            ("x/file", EntryType::Regular, "content"),
+            ("x/again", EntryType::Link, "x/file"),
+            ("x/link", EntryType::Symlink, "/nowhere"),
+        ]);
+        extract(bytes.as_slice(), "x", &target).unwrap();
+        assert_eq!(fs::read_to_string(target.join("again")).unwrap(), "content");
+        assert_eq!(
+            fs::read_link(target.join("link")).unwrap(),
+            Path::new("/nowhere")
+        );
+        // And again, over what is there.
+        extract(bytes.as_slice(), "x", &target).unwrap();
+    }
+}
