@@ -15,7 +15,7 @@ fn history_shows_the_size_of_each_layer() {
     let mut small = Layer::new();
     small.file("a", 0o644, &[1; 1000]);
     let mut large = Layer::new();
-    large.file("b", 0o644, &[2; 50_000]);
+    large.file("b", 0o644, &vec![2; 50_000]);
     let image = ImageParts::new(&[small.finish(), large.finish()], &serde_json::json!({}));
     let registry = HostileRegistry::start();
     registry.serve("history", &image);

@@ -11,7 +11,7 @@ use tests::{
 use crate::shared::{dctl, shared};
 
 fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    serde_json::from_str(text).unwrap()
 }
 
 /// The digest that a registry has for a name.

@@ -145,3 +145,61 @@ async fn images_come_by_tag_by_digest_and_all_at_once() {
         format!("manifest for {name}:none not found: manifest unknown: manifest unknown")
     );
 }
+
+#[tokio::test]
+async fn layers_are_mounted_compressed_or_there_already() {
+    let registry = Registry::start();
+    let image = TestImage::new(&[&noise(1_000_000), &[0; 100_000]]);
+    registry.push(&image, "from/here", "1").await;
+    let engine = Engine::start(None);
+    let receiver = Receiver::start(&engine.agent_socket());
+    let name = |path: &str| format!("{}/{path}", registry.address);
+    let source = name("from/here");
+    let path = format!("/images/create?fromImage={source}&tag=1");
+    engine.post(&path, &[], "").await;
+    let push = async |repository: &str| {
+        let repo = name(repository);
+        let path = format!("/images/{source}:1/tag?repo={repo}&tag=2");
+        assert_eq!(engine.post(&path, &[], "").await.status.as_u16(), 201);
+        let path = format!("/images/{repo}/push?tag=2");
+        engine.post(&path, &[("x-registry-auth", "e30=")], "").await
+    };
+    let answer = push("to/there").await;
+    let said = answer.statuses().join(" | ");
+    assert!(said.contains("Mounted from from/here"), "{said}");
+    let pushed = digest(&image.manifest);
+    assert!(said.contains(&format!("2: digest: {pushed}")), "{said}");
+    let aux = answer.lines().last().unwrap()["aux"].clone();
+    assert_eq!(aux["Digest"], pushed.as_str());
+    assert!(
+        receiver
+            .image(&format!("{}@{pushed}", name("to/there")))
+            .is_some()
+    );
+    let said = push("to/there").await.statuses().join(" | ");
+    assert!(said.contains("Layer already exists"), "{said}");
+
+    // As if it were not known where the layers came from.
+    receiver.received.lock().unwrap().blobs.clear();
+    let said = push("new/one").await.statuses().join(" | ");
+    assert!(
+        said.contains("Pushed") && !said.contains("Mounted"),
+        "{said}"
+    );
+    assert!(
+        !said.contains(&pushed),
+        "another compressor made the same bytes: {said}"
+    );
+    let elsewhere = Engine::start(None);
+    let other = Receiver::start(&elsewhere.agent_socket());
+    let path = format!("/images/create?fromImage={}&tag=2", name("new/one"));
+    elsewhere.post(&path, &[], "").await;
+    let again = other.image(&format!("{}:2", name("new/one"))).unwrap();
+    assert_eq!(again.id, image.id());
+    assert_eq!(other.layers(), 2);
+
+    let unknown = format!("/images/{}/push?tag=9", name("none"));
+    let refused = engine.post(&unknown, &[], "").await;
+    assert_eq!(refused.status.as_u16(), 404);
+    assert!(refused.message().contains("does not exist locally"));
+}

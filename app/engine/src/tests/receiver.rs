@@ -1,17 +1,18 @@
-//! The agent's end of an image import: takes layers, checks them, keeps what it
-//! was given. It runs no containers.
+//! The agent's end of imports and pushes: takes layers, checks them, keeps what it
+//! was given and gives it back. It runs no containers.
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Read,
     path::Path,
     sync::{Arc, Mutex},
 };
 
 use guest_protocol::{
-    AgentError, ErrorKind,
+    AgentError, ErrorKind, chunks,
     frame::{self, Reply},
-    image::{Image, LayerBlob},
-    methods::{LayerImported, LayerWanted, Request},
+    image::{Documents, Image, Layer, LayerBlob},
+    methods::{LayerArchive, LayerImported, LayerWanted, Request},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -26,8 +27,14 @@ use tokio::{
 pub(super) struct Received {
     /// Layers that came whole, by the digest of their tar.
     pub(super) layers: HashSet<String>,
+    /// Their tars.
+    tars: HashMap<String, Vec<u8>>,
+    /// Where layers are.
+    pub(super) blobs: Vec<LayerBlob>,
     /// Images by each of their names.
     pub(super) images: HashMap<String, Image>,
+    /// What images are made of, by each of their names.
+    documents: HashMap<String, Documents>,
 }
 
 /// A receiver at work.
@@ -101,16 +108,61 @@ async fn serve(
             }
             let actual = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
             assert_eq!(actual, call.layer.digest, "a damaged layer was completed");
-            received.lock().unwrap().layers.insert(call.layer.diff_id);
+            let mut tar = Vec::new();
+            // Images whose layers are no gzip are not pushed.
+            let _ = flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut tar);
+            {
+                let mut received = received.lock().unwrap();
+                received.layers.insert(call.layer.diff_id.clone());
+                received.tars.insert(call.layer.diff_id, tar);
+            }
             ok(&mut stream, LayerImported { size: 1 }).await;
         }
         Request::LayerBlobsKeep(call) => {
             let all_known = {
-                let received = received.lock().unwrap();
+                let mut received = received.lock().unwrap();
                 let known = |blob: &LayerBlob| received.layers.contains(&blob.diff_id);
-                call.blobs.iter().all(known)
+                let all_known = call.blobs.iter().all(known);
+                received.blobs.extend(call.blobs);
+                all_known
             };
             assert!(all_known, "blobs of unknown layers");
+            ok(&mut stream, ()).await;
+        }
+        Request::LayerBlobs(call) => {
+            let mut blobs = received.lock().unwrap().blobs.clone();
+            blobs.retain(|blob| call.diff_ids.contains(&blob.diff_id));
+            ok(&mut stream, blobs).await;
+        }
+        Request::LayerExport(call) => {
+            let tar = received.lock().unwrap().tars[&call.diff_id].clone();
+            let size = tar.len() as u64;
+            ok(&mut stream, LayerArchive { size }).await;
+            chunks::write(&mut stream, &tar).await.unwrap();
+            chunks::end(&mut stream).await.unwrap();
+            ok(&mut stream, ()).await;
+        }
+        Request::ImageDocuments(call) => {
+            let documents = received.lock().unwrap().documents[&call.reference].clone();
+            ok(&mut stream, documents).await;
+        }
+        Request::ImageTag(call) => {
+            {
+                let mut received = received.lock().unwrap();
+                let image = received.images[&call.reference].clone();
+                let documents = received.documents[&call.reference].clone();
+                received.images.insert(call.name.clone(), image);
+                received.documents.insert(call.name, documents);
+            }
+            ok(&mut stream, ()).await;
+        }
+        Request::ImagePushed(call) => {
+            {
+                let mut received = received.lock().unwrap();
+                let image = received.images[&call.reference].clone();
+                received.images.insert(call.name, image);
+                received.blobs.extend(call.blobs);
+            }
             ok(&mut stream, ()).await;
         }
         Request::ImageCreate(call) => {
@@ -118,18 +170,29 @@ async fn serve(
                 "sha256:{}",
                 hex::encode(Sha256::digest(&call.configuration))
             );
+            let configuration: serde_json::Value =
+                serde_json::from_str(&call.configuration).unwrap();
+            let diff_ids = configuration["rootfs"]["diff_ids"].as_array();
+            let layer = |diff_id: &serde_json::Value| Layer {
+                diff_id: diff_id.as_str().unwrap().to_owned(),
+                size: 1,
+            };
             let image = Image {
                 id,
                 repo_tags: call.references.clone(),
-                configuration: serde_json::from_str(&call.configuration).unwrap(),
+                layers: diff_ids.into_iter().flatten().map(layer).collect(),
+                configuration,
                 ..Default::default()
             };
+            let documents = Documents {
+                configuration: call.configuration,
+                manifest_media_type: call.manifest_media_type,
+                manifest: call.manifest,
+            };
             for reference in call.references {
-                received
-                    .lock()
-                    .unwrap()
-                    .images
-                    .insert(reference, image.clone());
+                let mut received = received.lock().unwrap();
+                received.images.insert(reference.clone(), image.clone());
+                received.documents.insert(reference, documents.clone());
             }
             ok(&mut stream, image).await;
         }

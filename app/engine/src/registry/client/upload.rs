@@ -92,16 +92,25 @@ impl Client {
         digest: &str,
         rest: Bytes,
     ) -> Result<(), RegistryError> {
+        let what = "the end of an upload";
         let mut url = location.0;
         url.query_pairs_mut().append_pair("digest", digest);
-        let request = self
-            .shared
-            .uploads
-            .put(url)
-            .header(CONTENT_TYPE, BINARY)
-            .body(rest);
-        self.send_once(request, "the end of an upload").await?;
-        Ok(())
+        let request = || {
+            self.shared
+                .uploads
+                .put(url.clone())
+                .header(CONTENT_TYPE, BINARY)
+                .body(rest.clone())
+        };
+        if url.origin() != self.shared.base.origin() {
+            return self.send_once(request(), what).await.map(drop);
+        }
+        // The token may have expired while the blob was on its way.
+        let response = self.send(what, Patience::Known, request).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(self.refusal(response, what).await)
     }
 
     /// Sends a small blob, unless it is there.
