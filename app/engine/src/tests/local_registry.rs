@@ -149,7 +149,7 @@ async fn images_come_by_tag_by_digest_and_all_at_once() {
 #[tokio::test]
 async fn layers_are_mounted_compressed_or_there_already() {
     let registry = Registry::start();
-    let image = TestImage::new(&[&noise(1_000_000), &[0; 100_000]]);
+    let image = TestImage::new(&[&noise(1_000_000), &vec![0; 100_000]]);
     registry.push(&image, "from/here", "1").await;
     let engine = Engine::start(None);
     let receiver = Receiver::start(&engine.agent_socket());
