@@ -29,7 +29,7 @@ mod progress;
 mod registries;
 mod stats;
 mod system;
-mod times;
+pub(crate) mod times;
 mod unknown;
 mod version;
 mod volumes;

@@ -23,7 +23,7 @@ pub(super) fn unix_seconds(text: &str) -> i64 {
 }
 
 /// Now, as Unix nanoseconds.
-pub(super) fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     UtcDateTime::now().unix_timestamp_nanos() as i64
 }
 

@@ -9,6 +9,7 @@ use super::{
     image::TestImage,
     local_registry::Registry,
 };
+use crate::api::times;
 
 /// More than anything here takes to come about.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -306,13 +307,15 @@ async fn changed(docker: &Docker<'_>) {
 }
 
 async fn told(docker: &Docker<'_>) {
+    // The client tells whole seconds: the one that has begun is over then.
+    let until = (times::now() / 1_000_000_000 + 1).to_string();
     let events = docker
         .ok(&[
             "events",
             "--since",
             "10m",
             "--until",
-            "0s",
+            &until,
             "--filter",
             "container=writer",
             "--format",
@@ -329,7 +332,7 @@ async fn told(docker: &Docker<'_>) {
             "--since",
             "10m",
             "--until",
-            "0s",
+            &until,
             "--filter",
             "event=pause",
             "--format",
@@ -343,7 +346,7 @@ async fn told(docker: &Docker<'_>) {
             "--since",
             "10m",
             "--until",
-            "0s",
+            &until,
             "--filter",
             "event=health_status: healthy",
             "--format",
