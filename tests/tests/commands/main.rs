@@ -11,6 +11,7 @@ mod image_space;
 mod images;
 mod lives;
 mod machine;
+mod machines;
 mod registries;
 mod run;
 mod shared;
