@@ -83,6 +83,8 @@ pub(crate) struct Model {
     pub(crate) renamed: Option<(String, String)>,
     /// The container that was being run.
     pub(crate) running: Option<String>,
+    /// The container that the last call ran, whether it was cut off or not.
+    pub(crate) ran: Option<String>,
     /// All ids ever given out.
     pub(crate) ids: BTreeSet<String>,
     /// Makes each token, image and container one of its own.
@@ -101,6 +103,7 @@ impl Model {
             together: Vec::new(),
             renamed: None,
             running: None,
+            ran: None,
             ids: BTreeSet::new(),
             counter: 0,
         }
@@ -134,14 +137,13 @@ impl Model {
         let (mut came, mut went) = (None, None);
         for (name, slot) in &model.containers {
             match (&slot.known, &slot.pending) {
-                (Some(old), Some(Some(new))) if old.exit_code != new.exit_code => {
-                    model.running = Some(name.clone());
-                }
                 (None, Some(Some(_))) => came = Some(name.clone()),
                 (Some(_), Some(None)) => went = Some(name.clone()),
                 _ => {}
             }
         }
+        // It may end as it did before: the code does not tell.
+        model.running.clone_from(&next.ran);
         model.renamed = went.zip(came);
         let kept = next.kept.difference(&self.kept).cloned();
         model.doubtful.extend(kept);

@@ -71,6 +71,7 @@ impl<'a> Worker<'a> {
 
     /// One step of work; false when the agent is gone.
     pub(crate) fn step(&mut self) -> bool {
+        self.model.ran = None;
         let result = match self.random.u32(..12) {
             0 | 1 => self.pull(),
             2 => self.tag(),
@@ -325,6 +326,7 @@ impl<'a> Worker<'a> {
                 .unwrap_or_default()
         };
         self.model.running = Some(name.clone());
+        self.model.ran = Some(name.clone());
         let token = made.named.clone();
         if let Some(slot) = token
             .as_ref()
