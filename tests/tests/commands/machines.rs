@@ -48,7 +48,7 @@ fn a_machine_lives_through_all_that_can_be_done_to_it() {
     );
     assert!(!installation.socket().exists());
     let listed = dctl(&["machine", "ls", "--format", "{{.Name}} {{.State}}"]);
-    assert_eq!(listed.success().text(), "default off\ndev running\n");
+    assert_eq!(listed.success().text(), "default off\ndev running");
 
     // The disk grows at once, file system and all; memory waits for the next start.
     assert_eq!(size(), 1 << 21);
@@ -80,11 +80,11 @@ fn a_machine_lives_through_all_that_can_be_done_to_it() {
     dctl(&["machine", "export", "dev", "-o", file]).success();
 
     let copy = dctl(&["machine", "import", file, "--name", "copy"]).success();
-    assert_eq!(copy.text(), "copy\n");
+    assert_eq!(copy.text(), "copy");
     let taken = dctl(&["machine", "import", file]);
     assert!(taken.error().contains("exists already"), "{taken}");
     let images = ["--machine", "copy", "images", "--format", "{{.Repository}}"];
-    assert_eq!(dctl(&images).success().text(), "hello\n");
+    assert_eq!(dctl(&images).success().text(), "hello");
     let memory = "grep MemTotal /proc/meminfo";
     let counted = dctl(&["--machine", "copy", "machine", "shell", "sh", "-c", memory]).success();
     let kib = counted.text().split_whitespace().nth(1).map(str::to_owned);
@@ -100,7 +100,7 @@ fn a_machine_lives_through_all_that_can_be_done_to_it() {
         dctl(&["machine", "rm", "--force", name]).success();
     }
     let listed = dctl(&["machine", "ls", "--quiet"]).success();
-    assert_eq!(listed.text(), "default\n");
+    assert_eq!(listed.text(), "default");
     let gone = dctl(&["--machine", "dev", "ps"]);
     assert!(gone.error().contains("no such machine: dev"), "{gone}");
 }
@@ -119,9 +119,9 @@ fn a_damaged_file_makes_no_machine() {
     assert_eq!(refused.code(), 1, "{refused}");
     assert!(refused.error().contains("damaged"), "{refused}");
     let stream = installation.dctl_with_input(&["machine", "import", "-", "--name", "b"], &whole);
-    assert_eq!(stream.success().text(), "b\n");
+    assert_eq!(stream.success().text(), "b");
     let listed = installation.dctl(&["machine", "ls", "-q"]).success();
-    assert_eq!(listed.text(), "b\ndefault\ndev\n");
+    assert_eq!(listed.text(), "b\ndefault\ndev");
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn what_no_machine_can_have_is_refused() {
         assert!(refused.error().contains(says), "{refused}");
     }
     let listed = installation.dctl(&["machine", "ls", "-q"]).success();
-    assert_eq!(listed.text(), "default\n");
+    assert_eq!(listed.text(), "default");
 }
