@@ -7,6 +7,7 @@
 mod archives;
 mod containers;
 mod exec;
+mod flags;
 mod image_space;
 mod images;
 mod lives;
