@@ -11,6 +11,7 @@ use super::{
     Containers, Entry,
     pause::restarting,
     spec::{self, rootfs::Rootfs, user},
+    user_namespace,
 };
 use crate::{
     error::{Context, Result},
@@ -95,7 +96,7 @@ impl Containers {
         };
         let place = Place::Container {
             socket: paths.console(&exec.id),
-            uid: user.uid,
+            uid: user_namespace::machine_id(&container.host_config, user.uid),
         };
         let result = self.shared.execs.run(command, place, job, on_end).await;
         // Read by now; a leftover would go with the container's bundle.

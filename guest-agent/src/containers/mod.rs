@@ -36,6 +36,7 @@ mod stats;
 mod stop;
 mod top;
 mod update;
+mod user_namespace;
 mod volumes;
 
 use std::{
@@ -106,6 +107,11 @@ impl Paths {
     /// The `/dev/shm` of a container that others may share.
     fn shared_memory(&self, id: &str) -> PathBuf {
         self.bundle(id).join("shm")
+    }
+
+    /// Where files of a container in a user namespace are mounted.
+    fn mapped(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("mapped")
     }
 
     fn runtime_state(&self) -> PathBuf {

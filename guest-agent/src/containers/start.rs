@@ -23,6 +23,7 @@ use super::{
     restart_policy::wanted_after,
     shape,
     spec::{self, Joined, Sources, mounts, rootfs::Rootfs, user, user::User},
+    user_namespace,
 };
 use crate::{
     clock,
@@ -238,7 +239,19 @@ impl Containers {
             shared_memory: shared_memory.as_deref(),
             subpaths: &subpaths,
         };
-        let config = spec::container(&sources, &confinement)?;
+        let mut config = spec::container(&sources, &confinement)?;
+        if user_namespace::is_wanted(host) {
+            // What was looked for and made so far had the disk's ids.
+            drop(rootfs);
+            let place = paths.bundle(&container.id).join("disk");
+            overlay::unmount(&root)
+                .and_then(|()| {
+                    user_namespace::mount_root(&paths.data, &layers, &folder, &root, &place)
+                })
+                .context("cannot mount the container's root file system for its user namespace")?;
+            user_namespace::map_mounts(&mut config, &paths.data, &paths.mapped(&container.id))
+                .context("cannot mount the container's files for its user namespace")?;
+        }
         fs::write(bundle.join("config.json"), config.to_string())
             .context("cannot write the container's bundle")?;
         Ok((user, confinement))
@@ -316,7 +329,8 @@ impl Containers {
         };
         if !stdio.tty() {
             let (agent, process) = stdio.pipes().context("cannot make pipes")?;
-            give_to(&process, user).context("cannot give a container its pipes")?;
+            let uid = user_namespace::machine_id(host, user.uid);
+            give_to(&process, uid).context("cannot give a container its pipes")?;
             let created = self
                 .shared
                 .runtime
@@ -334,7 +348,8 @@ impl Containers {
             .create_with_terminal(&job, &socket)
             .await?;
         weigh()?;
-        give_terminal(&master, user.uid).context("cannot give a container its terminal")?;
+        let uid = user_namespace::machine_id(host, user.uid);
+        give_terminal(&master, uid).context("cannot give a container its terminal")?;
         let ends = stdio.terminal(master).context("cannot use a terminal")?;
         Ok((created, ends))
     }
@@ -482,7 +497,16 @@ impl Containers {
         if let Err(error) = overlay::unmount(&paths.shared_memory(id)) {
             tracing::warn!("the shared memory of container {id} stays mounted: {error}");
         }
-        for folder in [paths.bundle(id), paths.runtime_state().join(id)] {
+        let bundle = match user_namespace::unmap_mounts(&paths.mapped(id)) {
+            Ok(()) => Some(paths.bundle(id)),
+            Err(error) => {
+                // Nothing is deleted where a volume may still be mounted.
+                tracing::error!("files of container {id} stay mounted: {error}");
+                None
+            }
+        };
+        let state = paths.runtime_state().join(id);
+        for folder in bundle.into_iter().chain([state]) {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!("{} is left over: {error}", folder.display());
@@ -521,8 +545,8 @@ fn note_running(record: &mut Record, again: bool) {
 }
 
 /// Lets the container's user open its own stdio by name (`/dev/stdout`).
-fn give_to(ends: &ProcessEnds, user: &User) -> io::Result<()> {
-    let uid = rustix::fs::Uid::from_raw(user.uid);
+fn give_to(ends: &ProcessEnds, uid: u32) -> io::Result<()> {
+    let uid = rustix::fs::Uid::from_raw(uid);
     for end in [&ends.stdin, &ends.stdout, &ends.stderr] {
         // `/dev/null` is everybody's.
         if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(end)?.st_mode)

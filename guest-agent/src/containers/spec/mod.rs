@@ -33,6 +33,7 @@ pub(crate) use self::{
     security::{confinement, exec_confinement},
 };
 use crate::{
+    containers::user_namespace,
     error::Result,
     runtime::{executor::DEFAULT_PATH, job::Confinement},
 };
@@ -272,6 +273,10 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
             "readonlyPaths": paths(host.readonly_paths.as_ref(), READONLY_PATHS),
         },
     });
+    if user_namespace::is_wanted(host) {
+        spec["linux"]["uidMappings"] = user_namespace::mapping();
+        spec["linux"]["gidMappings"] = user_namespace::mapping();
+    }
     if let Some(annotations) = &host.annotations {
         spec["annotations"] = json!(annotations);
     }

@@ -8,7 +8,7 @@ use guest_protocol::{
 use serde_json::{Value, json};
 
 use super::Sources;
-use crate::error::Result;
+use crate::{containers::user_namespace, error::Result};
 
 /// Kernel parameters that each IPC namespace has for itself; those that begin with
 /// `fs.mqueue.` are, too.
@@ -64,12 +64,20 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
         ),
         ("PID", text(&host.pid_mode), &["", "host"], true),
         ("UTS", text(&host.uts_mode), &["", "host"], false),
-        ("userns", text(&host.userns_mode), &["", "host"], false),
+        (
+            "userns",
+            text(&host.userns_mode),
+            &["", "host", "private"],
+            false,
+        ),
     ] {
         let known = modes.contains(&mode.as_str()) || (can_join && joins(&mode));
         if !known {
             return refuse(format!("invalid {name} mode: {mode}"));
         }
+    }
+    if user_namespace::is_wanted(host) {
+        check_user_namespace(host).map_err(AgentError::invalid)?;
     }
     let own_ipc = !matches!(host.ipc_mode.as_deref(), Some("host"))
         && !joins(host.ipc_mode.as_deref().unwrap_or_default());
@@ -95,6 +103,41 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to share what belongs to the machine's user namespace.
+fn check_user_namespace(host: &HostConfig) -> std::result::Result<(), &'static str> {
+    if host.privileged == Some(true) {
+        return Err(
+            "privileged mode is incompatible with user namespaces.  You must run the container \
+             in the host namespace when running privileged mode",
+        );
+    }
+    for (kind, mode) in shared_namespaces(host) {
+        match (kind, mode) {
+            ("network", "host") => {
+                return Err(
+                    "cannot share the host's network namespace when user namespaces are enabled",
+                );
+            }
+            ("pid", "host") => {
+                return Err("cannot share the host PID namespace when user namespaces are enabled");
+            }
+            ("ipc", "host") => {
+                return Err("cannot share the host IPC namespace when user namespaces are enabled");
+            }
+            (_, mode) if mode.starts_with("container:") => {
+                return Err(
+                    "cannot share a namespace of another container when user namespaces are enabled",
+                );
+            }
+            _ => {}
+        }
+    }
+    if host.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::HOST) {
+        return Err("cannot share the host cgroup namespace when user namespaces are enabled");
+    }
+    Ok(())
+}
+
 /// The `namespaces` of a specification.
 ///
 /// # Errors
@@ -102,6 +145,9 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
 pub(super) fn of(sources: &Sources<'_>) -> Result<Vec<Value>> {
     let host = &sources.container.host_config;
     let mut namespaces = vec![json!({"type": "mount"})];
+    if user_namespace::is_wanted(host) {
+        namespaces.push(json!({"type": "user"}));
+    }
     if host.cgroupns_mode != Some(HostConfigCgroupnsModeEnum::HOST) {
         namespaces.push(json!({"type": "cgroup"}));
     }
