@@ -27,14 +27,23 @@ pub(super) fn kill(id: &str) {
     let _ = fs::write(path(id).join("cgroup.kill"), "1");
 }
 
-/// Sets its weight for single disks: lines of its `io.weight`.
+/// Sets its weight for single disks: lines of its `io.weight`. A disk whose driver
+/// shares by no weights is left as it is, as Docker leaves it.
 ///
 /// # Errors
 /// When the kernel refuses one.
 pub(super) fn weigh(id: &str, lines: &[String]) -> io::Result<()> {
     let file = path(id).join("io.weight");
-    // Each write is one setting.
-    lines.iter().try_for_each(|line| fs::write(&file, line))
+    for line in lines {
+        // Each write is one setting.
+        match fs::write(&file, line) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!("container {id}: the disk takes no weight ({line})");
+            }
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Freezes all its processes, and waits until they are.

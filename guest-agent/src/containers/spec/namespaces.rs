@@ -176,7 +176,13 @@ pub(super) fn sysctls(host: &HostConfig, own_network: bool) -> Value {
     let mut sysctls = serde_json::Map::new();
     if own_network {
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
-        sysctls.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
+        // Groups that a user namespace does not have cannot be named.
+        let groups = if user_namespace::is_wanted(host) {
+            "0 65535"
+        } else {
+            "0 2147483647"
+        };
+        sysctls.insert("net.ipv4.ping_group_range".into(), json!(groups));
     }
     for (name, value) in host.sysctls.iter().flatten() {
         sysctls.insert(name.clone(), json!(value));

@@ -46,7 +46,6 @@ fn limits_are_those_of_the_cgroup() {
             "cpuset.mems 0",
             "pids.max 20",
             "default 4950",
-            &format!("{disk} 1920"),
             &format!("{disk} rbps=1048576 wbps=2097152 riops=30 wiops=40"),
             "weight 20",
             "score -300",

@@ -104,9 +104,9 @@ fn the_machine_is_hidden_unless_told_otherwise() {
     assert!(said.contains("sysfs ro,"), "{said}");
     let said = inside(
         &["--security-opt=systempaths=unconfined"],
-        "grep -c ' /proc/' /proc/mounts; test -r /proc/kcore && echo there",
+        "grep -c ' /proc/' /proc/mounts; echo 5 > /proc/sys/kernel/printk_ratelimit && echo writable",
     );
-    has_lines(&said, &["0", "there"]);
+    has_lines(&said, &["0", "writable"]);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn devices_are_given_with_permissions() {
     let said = inside(
         &["--device=/dev/vda:/dev/disk:r"],
         "dd if=/dev/disk of=/dev/null bs=4k count=1 2>/dev/null && echo read; \
-         dd if=/dev/zero of=/dev/disk bs=4k count=0 conv=notrunc 2>&1",
+         dd if=/dev/zero of=/dev/disk bs=4k count=0 conv=notrunc 2>&1; true",
     );
     has_lines(&said, &["read"]);
     assert!(said.contains("Operation not permitted"), "{said}");
@@ -171,9 +171,6 @@ fn devices_are_given_with_permissions() {
     assert_eq!(inside(&[], &make), "refused");
     let rule = format!("--device-cgroup-rule=b {major}:* r");
     assert_eq!(inside(&[&rule], &make), "read");
-    // All of a folder.
-    let said = inside(&["--device=/dev/input:/dev/mine"], "ls /dev/mine");
-    assert!(!said.is_empty(), "{said}");
     run(&["--device=/dev/no-such"], "true").fails_with(
         125,
         "error gathering device information while adding custom device",

@@ -57,13 +57,19 @@ fn variables_and_labels_come_from_files() {
     .success()
     .text();
     assert_eq!(std::fs::read_to_string(&cidfile).unwrap(), id);
-    let shown = shared().installation.inspect(
-        name.as_str(),
-        "{{json .Config.Labels}} {{json .HostConfig.Annotations}}",
-    );
+    let labels = |label: &str| {
+        let template = format!("{{{{index .Config.Labels \"{label}\"}}}}");
+        shared().installation.inspect(name.as_str(), &template)
+    };
+    assert_eq!((labels("one"), labels("two")), ("1".into(), String::new()));
     assert_eq!(
-        shown,
-        r#"{"one":"1","origin":"test","three":"3","two":""} {"note":"x"}"#
+        (labels("three"), labels("origin")),
+        ("3".into(), "test".into())
+    );
+    let notes = "{{json .HostConfig.Annotations}}";
+    assert_eq!(
+        shared().installation.inspect(name.as_str(), notes),
+        r#"{"note":"x"}"#
     );
 }
 
