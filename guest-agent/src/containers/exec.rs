@@ -42,6 +42,12 @@ impl Containers {
         let exec = command.exec();
         let entry = self.find(&exec.container_id)?;
         require_running(&entry, &entry.id)?;
+        if user_namespace::is_wanted(&entry.record().container.host_config) {
+            // The runtime would leave it in the machine's user namespace, as its root.
+            return Err(AgentError::invalid(
+                "a command cannot be run in a container that has a user namespace of its own",
+            ));
+        }
         Execs::claim(command)?;
 
         let container = entry.container();
