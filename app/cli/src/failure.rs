@@ -1,7 +1,7 @@
 //! The one way in which a command fails: a message for the user, if there is one
 //! left to say, and an exit code. `main` renders it.
 
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, io, path::Path, process::ExitCode};
 
 use crate::{client, session::SessionError};
 
@@ -132,6 +132,21 @@ pub(crate) fn output(error: &io::Error) -> Failure {
     }
 }
 
+/// That a file cannot be opened, in the words that Docker's client has.
+pub(crate) fn cannot_open(path: &Path, error: &io::Error) -> String {
+    let reason = error.to_string();
+    // The number says nothing that the words do not.
+    let reason = reason.split(" (os error").next().unwrap_or_default();
+    let mut letters = reason.chars();
+    let reason: String = letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_lowercase)
+        .chain(letters)
+        .collect();
+    format!("open {}: {reason}", path.display())
+}
+
 /// Writes to standard output.
 pub(crate) fn print(text: impl AsRef<str>) -> Result<(), Failure> {
     use io::Write as _;
@@ -157,6 +172,15 @@ pub(crate) fn note(text: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_said_so_in_dockers_words() {
+        let error = std::fs::File::open("/no/such").unwrap_err();
+        assert_eq!(
+            cannot_open(Path::new("/no/such"), &error),
+            "open /no/such: no such file or directory"
+        );
+    }
 
     #[test]
     fn codes_before_a_run_are_dockers() {

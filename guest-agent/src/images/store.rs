@@ -149,7 +149,9 @@ impl ImageStore {
 
     /// Makes an image of layers that are all there, in one transaction.
     /// `configuration` and `manifest` are kept byte for byte; `references` are the
-    /// names it gets, taken from other images that have them.
+    /// names it gets, taken from other images that have them. An image that is there
+    /// keeps the manifest that it was pulled with, unless it is pulled again: what
+    /// is pushed of it then has the digest that it came with.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] when configuration and manifest are not what they
@@ -169,7 +171,7 @@ impl ImageStore {
             .collect::<Result<Vec<_>, _>>()?;
         let diff_ids = diff_ids(configuration)?;
         check_manifest(manifest, &id)?;
-        let record = ImageRecord {
+        let mut record = ImageRecord {
             configuration: configuration.to_owned(),
             manifest_media_type: manifest_media_type.to_owned(),
             manifest: manifest.to_owned(),
@@ -179,6 +181,12 @@ impl ImageStore {
         };
 
         let _changing = self.inner.changing();
+        let pulled = references.iter().any(|name| name.digest().is_some());
+        if !pulled && let Some(known) = self.inner.records.image(&id)?.filter(|it| !it.removed) {
+            record.manifest_media_type = known.manifest_media_type;
+            record.manifest = known.manifest;
+            record.manifest_digest = known.manifest_digest;
+        }
         let present = self.inner.records.layers()?;
         if let Some(missing) = record.diff_ids.iter().find(|id| !present.contains_key(*id)) {
             return Err(AgentError::new(

@@ -162,7 +162,7 @@ fn volumes_are_filled_shared_and_removed() {
         })
         .unwrap();
     assert!(volume.is_anonymous());
-    assert_eq!(volume.users, [first.clone()]);
+    assert_eq!(volume.users, std::slice::from_ref(&first));
     let error = remove_volume(&agent, "store").unwrap_err();
     assert_eq!(
         (error.kind, error.message),

@@ -70,14 +70,14 @@ fn top_takes_options_of_ps() {
 
 #[test]
 fn changes_and_sizes_are_told() {
-    let script = "echo x > /added; rm /etc/group; head -c 5000 /dev/zero > /bin/more";
+    let script = "echo x > /added; rm /etc/group; head -c 5000 /dev/zero > /bin/zeros";
     let name = started(&[], script);
     dctl(&["wait", name.as_str()]).success();
     let diff = dctl(&["diff", name.as_str()]).success().text();
     for line in [
         "A /added",
         "C /bin",
-        "A /bin/more",
+        "A /bin/zeros",
         "C /etc",
         "D /etc/group",
     ] {

@@ -75,7 +75,7 @@ pub(super) async fn input(
     if let Some(path) = path.filter(|path| path.as_os_str() != "-") {
         let file = tokio::fs::File::open(path)
             .await
-            .map_err(|error| Failure::new(format!("open {}: {error}", path.display())))?;
+            .map_err(|error| Failure::new(failure::cannot_open(path, &error)))?;
         return Ok(Box::new(file));
     }
     if terminal::stdin_is_terminal() {

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, path::Path};
 
+use crate::failure::cannot_open;
+
 /// Variables for a container: from files first, then from options, which win.
 /// `NAME` alone takes the value that `lookup` has for it, if any.
 pub(crate) fn variables(
@@ -12,8 +14,7 @@ pub(crate) fn variables(
     let mut variables = Vec::new();
     for path in files {
         let path = path.as_ref();
-        let contents =
-            std::fs::read(path).map_err(|error| format!("open {}: {error}", path.display()))?;
+        let contents = std::fs::read(path).map_err(|error| cannot_open(path, &error))?;
         parse_file(&contents, &lookup, &mut variables)
             .map_err(|problem| format!("invalid env file ({}): {problem}", path.display()))?;
     }
@@ -82,8 +83,7 @@ pub(crate) fn label_entries(
     let mut labels = Vec::new();
     for path in files {
         let path = path.as_ref();
-        let contents =
-            std::fs::read(path).map_err(|error| format!("open {}: {error}", path.display()))?;
+        let contents = std::fs::read(path).map_err(|error| cannot_open(path, &error))?;
         // A name alone is a label without a value.
         parse_file(&contents, |_| Some(String::new()), &mut labels)
             .map_err(|problem| format!("invalid label file ({}): {problem}", path.display()))?;

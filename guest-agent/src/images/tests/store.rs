@@ -69,6 +69,26 @@ fn an_image_is_found_by_every_way_to_name_it() {
 }
 
 #[test]
+fn an_image_that_comes_again_otherwise_keeps_the_manifest_it_was_pulled_with() {
+    let (fixture, image, _) = with_busybox();
+    let configuration = image.configuration.to_string();
+    let come = |manifest: &str, names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        fixture
+            .store
+            .create(&configuration, "application/json", manifest, &names)
+    };
+    // Written differently, it says the same.
+    let loaded = format!(" {}", manifest_of(&configuration));
+    let again = come(&loaded, &["loaded:1"]).unwrap();
+    assert_eq!(again.id, image.id);
+    assert_eq!(again.manifest_digest, image.manifest_digest);
+    let name = format!("pulled@{}", digest(loaded.as_bytes()));
+    let pulled = come(&loaded, &[&name]).unwrap();
+    assert_eq!(pulled.manifest_digest, digest(loaded.as_bytes()));
+}
+
+#[test]
 fn what_does_not_exist_is_said_so_in_dockers_words() {
     let (fixture, _, _) = with_busybox();
     for (reference, kind, message) in [
