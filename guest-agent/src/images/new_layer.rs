@@ -47,7 +47,7 @@ impl ImageStore {
     /// bytes take to come. On an error nothing is left.
     ///
     /// # Errors
-    /// As [`LayerReservation::import`].
+    /// As [`LayerReservation::import`](super::store::LayerReservation::import).
     pub(crate) fn unpack_new(
         &self,
         tar: impl BufRead + Send + 'static,

@@ -9,7 +9,7 @@
 //! reach nothing outside the directory they were given. This module joins them: what
 //! each kind of entry becomes, and what OCI's whiteouts become for OverlayFS. What
 //! the files do not tell of the stream is recorded ([`recipe`]), so that the very
-//! same stream can be given back ([`rebuild`]).
+//! same stream can be given back ([`mod@rebuild`]).
 //!
 //! The stream is hostile. It cannot write outside its directory, it cannot make
 //! us hold more than a few megabytes, and it ends in an error when it is not what
@@ -113,7 +113,7 @@ pub(crate) enum UnpackError {
 }
 
 /// Unpacks the tar archive `stream` into the directory `layer`, which must be
-/// empty: its files below [`FILES`], and beside them what [`rebuild`] needs. Reads
+/// empty: its files below [`FILES`], and beside them what [`mod@rebuild`] needs. Reads
 /// `stream` to its end. Returns how many bytes the files hold.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! What a layer's archive was beyond the files that were unpacked from it: its
-//! recipe, from which [`rebuild`](super::rebuild) gives the archive back byte for
+//! recipe, from which [`rebuild`](mod@super::rebuild) gives the archive back byte for
 //! byte.
 //!
 //! [`Recorder`] lies between the stream and the reader of the archive. What passes

@@ -1,4 +1,4 @@
-//! Rounds against the guest agent: [`process`] starts and kills it, [`work`] keeps
+//! Rounds against the guest agent: [`process`] starts and kills it, [`mod@work`] keeps
 //! it busy and notes in the [`model`] what it acknowledged, [`check`] compares.
 
 pub(crate) mod call;

@@ -17,8 +17,8 @@ pub(super) struct MountOptions {
     /// Attach a filesystem mount to the container: type=volume,source=NAME,target=PATH and so on
     #[arg(long, value_name = "MOUNT", value_parser = mount)]
     mount: Vec<Mount>,
-    /// Mount a volume: [NAME:]PATH[:OPTIONS]
-    #[arg(short, long, value_name = "VOLUME")]
+    /// Mount a volume
+    #[arg(short, long, value_name = "[NAME:]PATH[:OPTIONS]")]
     volume: Vec<String>,
     /// Mount volumes from the specified containers
     #[arg(long, value_name = "CONTAINER[:ro]")]
