@@ -38,7 +38,8 @@ enum Stage {
     Kernel,
     /// Unit and property tests, and hand-made guests on this machine's /dev/kvm
     Unit,
-    /// The agent killed 200 times at random moments
+    /// The agent killed 200 times at random moments, and a whole machine, and its
+    /// power cut
     Campaign,
     /// The commands a user types, through the driver that this machine has
     EndToEnd,
@@ -104,13 +105,7 @@ impl Stage {
                 .into_iter()
                 .try_for_each(|arch| kernel::check(places, arch)),
             Self::Unit => unit(places),
-            Self::Campaign => campaign::run(
-                places,
-                &campaign::Options {
-                    rounds: 200,
-                    seed: 1,
-                },
-            ),
+            Self::Campaign => campaign::run(places, &campaign::IN_CI),
             Self::EndToEnd => end_to_end(places),
             Self::Lab => in_lab(places),
             Self::Fuzz => {

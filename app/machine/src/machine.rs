@@ -195,7 +195,11 @@ impl Machine {
             driver,
             cpus: settings.cpus(),
             memory_mib: settings.memory_mib(),
-            disk_size: disk.size,
+            disk_size: match disk.size {
+                // There is none before the first boot.
+                0 => settings.disk_bytes(),
+                size => size,
+            },
             disk_used: disk.used,
             process_id: None,
             uptime_ms: None,

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, lock::Lock};
 
 /// The longest path in a `sockaddr_un`, which ends with a zero byte (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -111,6 +111,7 @@ impl Paths {
     pub fn engine(&self, machine: &str) -> Result<EngineFiles> {
         check_name(machine)?;
         Ok(EngineFiles {
+            shared: machine == DEFAULT_MACHINE,
             directory: if machine == DEFAULT_MACHINE {
                 self.runtime.clone()
             } else {
@@ -174,6 +175,8 @@ impl Paths {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFiles {
     directory: PathBuf,
+    /// Other things are in the directory, too.
+    shared: bool,
 }
 
 impl EngineFiles {
@@ -203,6 +206,26 @@ impl EngineFiles {
     /// The engine's log.
     pub fn log(&self) -> PathBuf {
         self.directory.join("engine.log")
+    }
+
+    /// Deletes the directory of a machine that is gone, once its engine has ended:
+    /// log, locks and socket. Blocks until then. The default machine's stays: others
+    /// are in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(&self) -> Result<()> {
+        if self.shared || !self.directory.exists() {
+            return Ok(());
+        }
+        let _starting = Lock::acquire(&self.start_lock())?;
+        let _running = Lock::acquire(&self.lock())?;
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.directory, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -386,6 +409,21 @@ mod tests {
         assert!(matches!(paths(&[]), Err(Error::NoHome)));
         let error = paths(&[("DCTL_HOME", "here"), ("HOME", "/h")]).unwrap_err();
         assert!(error.to_string().contains("absolute"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_of_an_engine_goes_but_not_what_others_use() {
+        let home = tempfile::tempdir().unwrap();
+        let paths = Paths::under(home.path());
+        for (machine, stays) in [("a", false), (DEFAULT_MACHINE, true)] {
+            paths.create().unwrap();
+            let files = paths.engine(machine).unwrap();
+            files.create().unwrap();
+            fs::write(files.log(), "log").unwrap();
+            files.remove().unwrap();
+            assert_eq!(files.log().exists(), stays, "{machine}");
+            files.remove().unwrap();
+        }
     }
 
     #[test]

@@ -228,6 +228,7 @@ impl Volumes {
         };
         volumes.inner.take_over_folders()?;
         volumes.inner.finish_removals();
+        volumes.inner.make_lost_folders();
         volumes.inner.empty_trash();
         Ok(volumes)
     }
@@ -676,6 +677,15 @@ impl Inner {
         Ok(())
     }
 
+    /// The record of a volume can have reached the disk without its folder.
+    fn make_lost_folders(&self) {
+        for name in self.state().volumes.keys() {
+            if let Err(error) = self.files(name).make() {
+                tracing::warn!("volume {name} has no folder: {error}");
+            }
+        }
+    }
+
     fn finish_removals(&self) {
         let removed: Vec<String> = self
             .state()
@@ -702,6 +712,10 @@ impl Inner {
                     .context(format_args!("cannot remove the files of volume {name}"));
             }
         }
+        // A commit of the database need not bring the rename to the disk, and a folder
+        // without a record would be a volume again.
+        rustix::fs::fsync(&self.directory)
+            .context(format_args!("cannot remove the files of volume {name}"))?;
         self.records.remove(name)?;
         self.state().volumes.remove(name);
         Ok(())

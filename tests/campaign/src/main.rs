@@ -102,11 +102,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
         };
         let done = machine::campaign(dctl, &arguments.agent, home.path(), plan, &mut findings)?;
         println!(
-            "machine: seed {}, {} boots ended by a kill, {} power cuts that lost {} blocks, {} calls acknowledged, {} findings, {} s",
+            "machine: seed {}, {} boots ended by a kill, {} power cuts that lost {} blocks, {} of them booted with, {} calls acknowledged, {} findings, {} s",
             arguments.seed,
             done.boots,
             done.cuts,
             done.lost,
+            done.cuts_booted,
             done.acknowledged,
             findings.count() - before,
             began.elapsed().as_secs()

@@ -98,6 +98,8 @@ fn a_machine_lives_through_all_that_can_be_done_to_it() {
     assert_eq!(dctl(&images).success().text(), "");
     for name in ["copy", "dev"] {
         dctl(&["machine", "rm", "--force", name]).success();
+        let engine = installation.home().join("run/engines").join(name);
+        assert!(!engine.exists(), "{} is left over", engine.display());
     }
     let listed = dctl(&["machine", "ls", "--quiet"]).success();
     assert_eq!(listed.text(), "default");

@@ -9,6 +9,7 @@ use std::{
 
 use guest_protocol::{
     AGENT_PORT, AgentError,
+    chunks::MAX_CHUNK,
     frame::{self, Reply},
     methods::Method,
 };
@@ -18,6 +19,9 @@ use serde::de::DeserializeOwned;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest frame that is taken.
 const MAX_FRAME: usize = 64 << 20;
+
+/// How much is sent at a time.
+const CHUNK: usize = 64 * 1024;
 
 /// Why a call has no reply.
 #[derive(Debug)]
@@ -85,6 +89,40 @@ impl Caller {
         stream.write_all(&request)?;
         let reply = receive(&mut stream)?;
         Ok((reply, stream))
+    }
+}
+
+/// Sends what a method takes in chunks, and their end. The agent may have had enough
+/// before: its reply says why.
+pub(crate) fn send_chunks(stream: &mut UnixStream, bytes: &[u8]) {
+    let mut send = || -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK) {
+            stream.write_all(&(chunk.len() as u32).to_be_bytes())?;
+            stream.write_all(chunk)?;
+        }
+        stream.write_all(&[0; 4])
+    };
+    // The reply, or that there is none, tells more.
+    let _ = send();
+}
+
+/// Reads what comes in chunks up to their end, and the reply after it.
+pub(crate) fn receive_chunks(stream: &mut UnixStream) -> Called<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length) as usize;
+        if length == 0 {
+            receive::<()>(stream)?;
+            return Ok(bytes);
+        }
+        if length > MAX_CHUNK || bytes.len() > MAX_FRAME {
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+        }
+        let start = bytes.len();
+        bytes.resize(start + length, 0);
+        stream.read_exact(&mut bytes[start..])?;
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is there after a kill, compared with the models.
 
+mod volumes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -12,15 +14,18 @@ use anyhow::{Result, anyhow};
 use guest_protocol::{
     container::Container,
     image::Image,
-    methods::{ContainerList, ContainerRemove, ImageList, ImageRemove},
+    methods::{
+        ContainerList, ContainerRemove, ImageList, ImageRemove, LayerExport, VolumeList,
+        VolumeRemove,
+    },
 };
 
 use super::{
-    call::{CallError, Caller},
-    images::Images,
+    call::{CallError, Caller, receive_chunks},
+    images::{Images, digest},
     model::{Made, Model, Slot},
     process::Agent,
-    work::{TOKEN, anonymous_volumes, ended},
+    work::{anonymous_volumes, ended},
 };
 use crate::findings::Findings;
 
@@ -38,7 +43,8 @@ fn answered<T>(result: Result<T, CallError>) -> Result<T> {
     })
 }
 
-/// Compares, and takes what is there into the models.
+/// Compares what the agent says and what is in its data folder, and takes what is
+/// there into the models.
 pub(crate) fn check(
     agent: &Agent,
     images: &Images,
@@ -50,13 +56,66 @@ pub(crate) fn check(
     let containers = answered(caller.call(ContainerList {}))?;
     check_tags(&listed, models, findings);
     check_containers(&containers, models, findings);
-    check_tokens(&agent.data(), models, findings);
-    check_layers(&agent.data(), images, &listed, &containers, findings);
+    volumes::check(&caller, models, findings)?;
+    let committed: BTreeSet<String> = models
+        .iter()
+        .flat_map(|model| model.committed.iter().cloned())
+        .collect();
+    check_layers(agent, images, &committed, &listed, &containers, findings)?;
     check_folders(&agent.data(), &containers, models, findings);
     for model in models {
         model.forget_pending();
     }
     Ok(())
+}
+
+/// Compares what an agent says whose data folder is out of reach: in a machine.
+/// Layers are read back and have their digests.
+pub(crate) fn check_inside(
+    caller: &Caller,
+    models: &mut [Model],
+    findings: &mut Findings,
+) -> Result<()> {
+    let listed = answered(caller.call(ImageList {}))?;
+    let containers = answered(caller.call(ContainerList {}))?;
+    check_tags(&listed, models, findings);
+    check_containers(&containers, models, findings);
+    volumes::check(caller, models, findings)?;
+    for diff_id in diff_ids(&listed) {
+        if let Some(wrong) = read_back(caller, diff_id)? {
+            findings.add(format!("layer {diff_id}: {wrong}"));
+        }
+    }
+    for model in models {
+        model.forget_pending();
+    }
+    Ok(())
+}
+
+/// The layers of images.
+fn diff_ids(listed: &[Image]) -> BTreeSet<&str> {
+    listed
+        .iter()
+        .filter_map(|image| image.configuration["rootfs"]["diff_ids"].as_array())
+        .flatten()
+        .filter_map(serde_json::Value::as_str)
+        .collect()
+}
+
+/// Says what is wrong with a layer's tar, if something is.
+fn read_back(caller: &Caller, diff_id: &str) -> Result<Option<String>> {
+    let export = || {
+        let (_, mut stream) = caller.open(LayerExport {
+            diff_id: diff_id.to_owned(),
+        })?;
+        receive_chunks(&mut stream)
+    };
+    match export() {
+        Ok(bytes) if digest(&bytes) == diff_id => Ok(None),
+        Ok(_) => Ok(Some("its tar is another".to_owned())),
+        Err(CallError::Refused(error)) => Ok(Some(error.message)),
+        Err(CallError::CutOff) => Err(anyhow!("the agent died by itself")),
+    }
 }
 
 fn check_tags(listed: &[Image], models: &mut [Model], findings: &mut Findings) {
@@ -185,43 +244,18 @@ fn check_container(
     }
 }
 
-fn check_tokens(data: &Path, models: &mut [Model], findings: &mut Findings) {
-    for model in models {
-        for (volume, slot) in &mut model.tokens {
-            let path = data.join("volumes").join(volume).join("_data").join(TOKEN);
-            let now = match fs::read_to_string(&path) {
-                // Made, and not written to yet.
-                Ok(text) if text.is_empty() => None,
-                Ok(text) => Some(text.trim().to_owned()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => {
-                    findings.add(format!("{}: {error}", path.display()));
-                    continue;
-                }
-            };
-            if !slot.allows(&now) {
-                findings.add(format!("volume {volume} holds {now:?}, and held {slot:?}"));
-            }
-            slot.settle(now);
-        }
-    }
-}
-
 /// Layers are those of images and of containers' images that were removed by force,
 /// and each is as it was sent.
 fn check_layers(
-    data: &Path,
+    agent: &Agent,
     images: &Images,
+    committed: &BTreeSet<String>,
     listed: &[Image],
     containers: &[Container],
     findings: &mut Findings,
-) {
-    let wanted: BTreeSet<&str> = listed
-        .iter()
-        .filter_map(|image| image.configuration["rootfs"]["diff_ids"].as_array())
-        .flatten()
-        .filter_map(serde_json::Value::as_str)
-        .collect();
+) -> Result<()> {
+    let data = agent.data();
+    let wanted = diff_ids(listed);
     // What an image that is not listed any more is made of is not told.
     let hidden = containers
         .iter()
@@ -233,6 +267,9 @@ fn check_layers(
             .join("fs");
         let wrong = match images.by_diff_id(diff_id) {
             Some(layer) => layer.compare(&unpacked),
+            None if committed.contains(*diff_id) => {
+                read_back(&Caller::agent(&agent.socket()), diff_id)?
+            }
             None => Some("nobody brought it".to_owned()),
         };
         if let Some(wrong) = wrong {
@@ -245,10 +282,11 @@ fn check_layers(
         .collect();
     let more = |name: &String| {
         let diff_id = name.replacen('-', ":", 1);
-        hidden && images.by_diff_id(&diff_id).is_some()
+        hidden && (images.by_diff_id(&diff_id).is_some() || committed.contains(&diff_id))
     };
     check_names(&data.join("layers"), &expected, more, findings);
     check_names(&data.join("trash"), &BTreeSet::new(), |_| false, findings);
+    Ok(())
 }
 
 fn check_folders(
@@ -266,6 +304,7 @@ fn check_folders(
         .iter()
         .flat_map(anonymous_volumes)
         .chain(models.iter().flat_map(|model| model.kept.iter().cloned()))
+        .chain(models.iter().flat_map(volumes::there))
         .collect();
     let doubtful: BTreeSet<String> = models
         .iter()
@@ -326,11 +365,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 /// Removes everything, and looks whether the space comes back.
-pub(crate) fn nothing_is_left(
-    agent: &Agent,
-    models: &mut [Model],
-    findings: &mut Findings,
-) -> Result<()> {
+pub(crate) fn nothing_is_left(agent: &Agent, findings: &mut Findings) -> Result<()> {
     let caller = Caller::agent(&agent.socket());
     for container in answered(caller.call(ContainerList {}))? {
         answered(caller.call(ContainerRemove {
@@ -346,21 +381,15 @@ pub(crate) fn nothing_is_left(
         }))?;
     }
     let data = agent.data();
-    // Named volumes, and those that were left behind on request, are the user's.
-    let kept: BTreeSet<String> = models
-        .iter()
-        .flat_map(|model| model.kept.iter().chain(model.tokens.keys()).cloned())
-        .collect();
-    for folder in ["containers", "trash"] {
+    for volume in answered(caller.call(VolumeList {}))? {
+        answered(caller.call(VolumeRemove {
+            name: volume.name,
+            force: false,
+        }))?;
+    }
+    for folder in ["containers", "trash", "volumes", "volumes-trash"] {
         check_names(&data.join(folder), &BTreeSet::new(), |_| false, findings);
     }
-    let none = BTreeSet::new();
-    check_names(
-        &data.join("volumes"),
-        &none,
-        |name| kept.contains(name),
-        findings,
-    );
     // Layers that a pull which was cut off brought may be wanted for its image.
     for name in names(&data.join("layers")) {
         if !name.starts_with("sha256-") {

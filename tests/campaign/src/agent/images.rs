@@ -70,6 +70,27 @@ impl Images {
         self.layers.iter().find(|layer| layer.diff_id == diff_id)
     }
 
+    /// An image as `docker save` writes it.
+    pub(crate) fn archive(&self, image: &Image, tags: &[String]) -> io::Result<Vec<u8>> {
+        let mut archive = Builder::default();
+        let mut names = Vec::new();
+        for index in &image.layers {
+            if let Some(layer) = self.layers.get(*index) {
+                let name = format!("{index}.tar");
+                archive.add(&name, tar::EntryType::Regular, 0o644, &layer.bytes)?;
+                names.push(name);
+            }
+        }
+        let name = format!("{}.json", image.id.trim_start_matches("sha256:"));
+        let configuration = image.configuration.as_bytes();
+        archive.add(&name, tar::EntryType::Regular, 0o644, configuration)?;
+        let manifest =
+            serde_json::json!([{"Config": name, "RepoTags": tags, "Layers": names}]).to_string();
+        let manifest = manifest.as_bytes();
+        archive.add("manifest.json", tar::EntryType::Regular, 0o644, manifest)?;
+        archive.tar.into_inner()
+    }
+
     /// An image of the shell and some layers of data. `label` makes it one of its
     /// own.
     pub(crate) fn image(&self, random: &mut fastrand::Rng, label: u32) -> Image {
@@ -122,6 +143,15 @@ impl Images {
             layers: chosen,
         }
     }
+}
+
+/// An archive of these files.
+pub(crate) fn archive_of(files: BTreeMap<String, Vec<u8>>) -> io::Result<Vec<u8>> {
+    let mut archive = Builder::default();
+    for (name, contents) in files {
+        archive.file(&name, 0o644, contents)?;
+    }
+    archive.tar.into_inner()
 }
 
 impl Layer {
@@ -209,6 +239,6 @@ impl Builder {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

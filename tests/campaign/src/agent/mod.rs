@@ -74,7 +74,7 @@ pub(crate) fn campaign(
     }
     let agent = Agent::start(program, folder)?;
     check::check(&agent, &images, &mut models, findings)?;
-    check::nothing_is_left(&agent, &mut models, findings)?;
+    check::nothing_is_left(&agent, findings)?;
     agent.kill()?;
     process::remove_control_groups(&models)?;
     Ok(done)

@@ -73,6 +73,11 @@ pub(crate) struct Model {
     pub(crate) containers: BTreeMap<String, Slot<Option<Made>>>,
     /// What named volumes hold, by name.
     pub(crate) tokens: BTreeMap<String, Slot<Option<String>>>,
+    /// Volumes without containers by name: the token of what they were filled with,
+    /// empty for nothing; `None` for one that is gone.
+    pub(crate) volumes: BTreeMap<String, Slot<Option<String>>>,
+    /// Layers that containers' changes became.
+    pub(crate) committed: BTreeSet<String>,
     /// Anonymous volumes that their containers left behind.
     pub(crate) kept: BTreeSet<String>,
     /// Anonymous volumes that may be either.
@@ -98,6 +103,8 @@ impl Model {
             tags: BTreeMap::new(),
             containers: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            committed: BTreeSet::new(),
             kept: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             together: Vec::new(),
@@ -124,6 +131,9 @@ impl Model {
         self.tokens
             .values_mut()
             .for_each(|slot| slot.pending = None);
+        self.volumes
+            .values_mut()
+            .for_each(|slot| slot.pending = None);
         self.doubtful.clear();
         self.settled();
     }
@@ -133,6 +143,8 @@ impl Model {
         let mut model = self.clone();
         on_the_way(&mut model.tags, &next.tags, &None);
         on_the_way(&mut model.tokens, &next.tokens, &None);
+        on_the_way(&mut model.volumes, &next.volumes, &None);
+        model.committed.extend(next.committed.iter().cloned());
         on_the_way(&mut model.containers, &next.containers, &None);
         let (mut came, mut went) = (None, None);
         for (name, slot) in &model.containers {

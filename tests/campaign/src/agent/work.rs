@@ -1,23 +1,23 @@
 //! What keeps the agent busy: one random call after the other, each noted in the
-//! model before it is made and settled when it is acknowledged.
+//! model before it is made and settled when it is acknowledged. Here are containers;
+//! [`images`] and [`volumes`] have the rest.
 
-use std::io::Write;
+mod images;
+pub(crate) mod volumes;
 
 use guest_protocol::{
     AgentError, ErrorKind,
     container::Status,
     docker::{ContainerConfig, HostConfig},
-    image::{Compression, LayerDescriptor},
     methods::{
         ContainerCreate, ContainerInspect, ContainerRemove, ContainerRename, ContainerStart,
-        ContainerWait, ImageCreate, ImageRemove, ImageTag, LayerImport, LayerImported, LayerWanted,
-        LayersMissing, WaitCondition, WaitResult,
+        ContainerWait, WaitCondition, WaitResult,
     },
 };
 
 use super::{
     call::{CallError, Called, Caller, receive},
-    images::{Image, Images},
+    images::Images,
     model::{Made, Model, Slot},
 };
 
@@ -72,14 +72,19 @@ impl<'a> Worker<'a> {
     /// One step of work; false when the agent is gone.
     pub(crate) fn step(&mut self) -> bool {
         self.model.ran = None;
-        let result = match self.random.u32(..12) {
+        let result = match self.random.u32(..18) {
             0 | 1 => self.pull(),
-            2 => self.tag(),
-            3 => self.remove_image(),
-            4..=6 => self.create(),
-            7 | 8 => self.run(),
-            9 => self.rename(),
-            _ => self.remove(),
+            2 => self.load(),
+            3 => self.commit(),
+            4 => self.tag(),
+            5 => self.remove_image(),
+            6..=8 => self.create(),
+            9 | 10 => self.run(),
+            11 => self.rename(),
+            12 | 13 => self.remove(),
+            14 => self.create_volume(),
+            15 | 16 => self.restore_volume(),
+            _ => self.remove_volume(),
         };
         match result {
             Ok(()) => {
@@ -134,102 +139,6 @@ impl<'a> Worker<'a> {
         there.into_iter().nth(chosen)
     }
 
-    fn pull(&mut self) -> Called<()> {
-        let label = self.model.next() * 10 + self.model.number as u32;
-        let image = self.images.image(&mut self.random, label);
-        let mut tags = vec![self.tag_name()];
-        let second = self.tag_name();
-        if !tags.contains(&second) {
-            tags.push(second);
-        }
-        let layers: Vec<_> = image
-            .layers
-            .iter()
-            .filter_map(|index| self.images.layer(*index))
-            .collect();
-        let missing = self.caller.call(LayersMissing {
-            diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
-        })?;
-        for layer in layers {
-            if missing.contains(&layer.diff_id) {
-                self.import(&layer.bytes, &layer.diff_id)?;
-            }
-        }
-        for tag in &tags {
-            let slot = self.model.tags.entry(tag.clone());
-            slot.or_insert_with(|| Slot::new(None)).pending = Some(Some(image.id.clone()));
-        }
-        self.model.together.clone_from(&tags);
-        let made = self.caller.call(ImageCreate {
-            configuration: image.configuration.clone(),
-            manifest_media_type: Image::media_type(),
-            manifest: image.manifest.clone(),
-            references: tags.clone(),
-        })?;
-        if made.id != image.id {
-            let finding = format!("image {} was made as {}", image.id, made.id);
-            self.report.unexpected.push(finding);
-        }
-        for tag in tags {
-            self.settle_tag(&tag);
-        }
-        Ok(())
-    }
-
-    fn import(&mut self, bytes: &[u8], diff_id: &str) -> Called<()> {
-        let (wanted, mut stream) = self.caller.open(LayerImport {
-            layer: LayerDescriptor {
-                digest: diff_id.to_owned(),
-                size: bytes.len() as u64,
-                diff_id: diff_id.to_owned(),
-                compression: Compression::None,
-            },
-        })?;
-        if wanted == LayerWanted::Send {
-            stream.write_all(bytes)?;
-            let _: LayerImported = receive(&mut stream)?;
-        }
-        Ok(())
-    }
-
-    fn settle_tag(&mut self, tag: &str) {
-        if let Some(slot) = self.model.tags.get_mut(tag)
-            && let Some(pending) = slot.pending.take()
-        {
-            slot.known = pending;
-        }
-    }
-
-    fn tag(&mut self) -> Called<()> {
-        let Some((from, image)) = self.some_tag() else {
-            return Ok(());
-        };
-        let to = self.tag_name();
-        let slot = self.model.tags.entry(to.clone());
-        slot.or_insert_with(|| Slot::new(None)).pending = Some(Some(image));
-        self.caller.call(ImageTag {
-            reference: from,
-            name: to.clone(),
-        })?;
-        self.settle_tag(&to);
-        Ok(())
-    }
-
-    fn remove_image(&mut self) -> Called<()> {
-        let Some((tag, _)) = self.some_tag() else {
-            return Ok(());
-        };
-        if let Some(slot) = self.model.tags.get_mut(&tag) {
-            slot.pending = Some(None);
-        }
-        self.caller.call(ImageRemove {
-            reference: tag.clone(),
-            force: self.random.bool(),
-        })?;
-        self.settle_tag(&tag);
-        Ok(())
-    }
-
     fn create(&mut self) -> Called<()> {
         let Some((tag, image)) = self.some_tag() else {
             return Ok(());
@@ -271,7 +180,8 @@ impl<'a> Worker<'a> {
                 cmd: Some(vec![
                     "sh".to_owned(),
                     "-c".to_owned(),
-                    format!("{write}exit {exit_code}"),
+                    // A commit has something to keep.
+                    format!("{write}echo {token:08} > /changed; exit {exit_code}"),
                 ]),
                 volumes,
                 labels: Some(

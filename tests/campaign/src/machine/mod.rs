@@ -7,7 +7,8 @@
 //! Meanwhile the monitor recorded every write and flush: from that the disk is made
 //! as it was at random moments, without a random part of what was not flushed, and
 //! looked at in the same way. What was acknowledged before such a moment must be
-//! there.
+//! there. One such disk of each boot is booted with again, and the agent in that
+//! machine is asked and worked with.
 
 mod home;
 mod image;
@@ -15,7 +16,7 @@ mod journal;
 
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,9 @@ use crate::{
 
 /// How long a machine is kept busy, at most.
 const BUSY: Duration = Duration::from_secs(8);
+
+/// Work that is done with a disk that a power cut left, in calls.
+const STEPS_INSIDE: u32 = 20;
 
 /// What to kill, and how often.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,8 @@ pub(crate) struct Plan {
 pub(crate) struct Done {
     pub(crate) boots: u32,
     pub(crate) cuts: u32,
+    /// Disks of power cuts that a machine booted with.
+    pub(crate) cuts_booted: u32,
     pub(crate) acknowledged: u64,
     /// Blocks that power cuts lost.
     pub(crate) lost: u64,
@@ -91,7 +97,7 @@ pub(crate) fn campaign(
 
         let cuts = plan.cuts.saturating_sub(done.cuts) / (plan.boots - boot + 1);
         let journal = Journal::read(&home.journal())?;
-        cut(
+        let booted = cut(
             &look,
             &journal,
             &before,
@@ -100,7 +106,10 @@ pub(crate) fn campaign(
             &mut random,
             &mut done,
             findings,
-        )?;
+        )?
+        .map(|(known, disk)| inside(dctl, folder, &disk, known, &images, &mut random, findings))
+        .transpose()?;
+        done.cuts_booted += u32::from(booted.is_some());
         fs::remove_file(home.journal())?;
         if findings.are_many() {
             break;
@@ -172,7 +181,47 @@ fn session(
     Ok(moments)
 }
 
+/// Boots a machine with a disk that a power cut left: what was acknowledged is there,
+/// and it can be worked with.
+fn inside(
+    dctl: &Path,
+    folder: &Path,
+    disk: &Path,
+    known: Model,
+    images: &Images,
+    random: &mut fastrand::Rng,
+    findings: &mut Findings,
+) -> Result<()> {
+    findings.during("boot after a power cut");
+    let home = Home::new(dctl, &folder.join("cut"))?;
+    fs::rename(disk, home.disk())?;
+    home.boot()?;
+    let caller = Caller::machine(&home.vsock());
+    let mut models = [known];
+    check::check_inside(&caller, &mut models, findings)?;
+    let [model] = &mut models;
+    let mut worker = Worker::new(caller.clone(), images, model, random.fork());
+    for _ in 0..STEPS_INSIDE {
+        worker.step();
+    }
+    let report = worker.report();
+    if report.cut_off {
+        findings.add("the machine ended by itself");
+    } else {
+        check::check_inside(&caller, &mut models, findings)?;
+    }
+    report
+        .unexpected
+        .iter()
+        .for_each(|error| findings.add(error));
+    home.kill_monitor()?;
+    fs::remove_file(home.journal())?;
+    findings.during("");
+    Ok(())
+}
+
 /// Looks at disks as power cuts at random moments of a session would have left them.
+/// Gives one such disk, for a look from inside, and what must be on it.
 #[allow(clippy::too_many_arguments, reason = "it has one caller")]
 fn cut(
     look: &Look<'_>,
@@ -183,7 +232,7 @@ fn cut(
     random: &mut fastrand::Rng,
     done: &mut Done,
     findings: &mut Findings,
-) -> Result<()> {
+) -> Result<Option<(Model, PathBuf)>> {
     // After the boot: before it nothing was acknowledged in this session.
     let first = moments.first().map_or(0, |moment| moment.position);
     let begin = (0..journal.len())
@@ -198,8 +247,11 @@ fn cut(
 
     let image = File::options().write(true).open(before)?;
     let cut = look.folder.with_file_name("cut.raw");
+    let to_boot = look.folder.with_file_name("boot.raw");
+    let chosen = random.usize(..places.len().max(1));
+    let mut booted = None;
     let mut applied = 0;
-    for place in places {
+    for (number, place) in places.into_iter().enumerate() {
         let flushed = journal.flushed(place).max(applied);
         journal.apply(applied, flushed, &image)?;
         applied = flushed;
@@ -213,15 +265,20 @@ fn cut(
             .context("a session has a beginning")?
             .model;
         let next = moments.get(index).map_or(known, |moment| &moment.model);
+        let known = known.until(next);
+        if number == chosen {
+            image::copy(&cut, &to_boot)?;
+            booted = Some((known.clone(), to_boot.clone()));
+        }
         look.at(
             &cut,
-            known.until(next),
+            known,
             &format!("power cut at record {place} of {}", journal.len()),
             findings,
         )?;
         done.cuts += 1;
     }
-    Ok(())
+    Ok(booted)
 }
 
 /// Looks at disks.

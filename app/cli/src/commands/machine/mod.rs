@@ -8,7 +8,7 @@ mod status;
 mod transfer;
 
 use clap::{Args, Subcommand};
-use dctl_machine::DEFAULT_MACHINE;
+use dctl_machine::{DEFAULT_MACHINE, Paths};
 
 use self::status::{RunState, Status};
 use super::{Environment, exec};
@@ -298,6 +298,11 @@ async fn remove(environment: &Environment, arguments: &RemoveArguments) -> Resul
     if name != DEFAULT_MACHINE {
         // It has nothing to serve any more.
         client.done(&Call::post("/dctl/engine/stop")).await?;
+        // It ends when nobody calls it.
+        drop(client);
+        let paths = Paths::from_environment().map_err(Failure::engine)?;
+        let files = paths.engine(&name).map_err(Failure::engine)?;
+        files.remove().map_err(Failure::engine)?;
     }
     Ok(())
 }
