@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// The agent is a program, not a library: its modules are taken as they are.
 #[path = "../../guest-agent/src/images"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod images {
     pub mod overlay;
     mod space;

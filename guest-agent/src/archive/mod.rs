@@ -11,6 +11,7 @@
 //! link in them is followed, and however large they are, memory holds one directory's
 //! names for each level and the files that have several names.
 
+mod contents;
 mod header;
 pub(crate) mod stream;
 pub(crate) mod tree;

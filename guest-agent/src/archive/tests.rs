@@ -150,7 +150,7 @@ fn names_in_an_archive_are_dockers() {
         (b"dir", ["dir/", "dir/a", "dir/b/"]),
         (b"/", ["/", "/a", "/b/"]),
     ] {
-        let bytes = archive(folder.path(), name, &Contents::portable());
+        let bytes = archive(folder.path(), name, &Contents::portable(0));
         let mut archive = tar::Archive::new(bytes.as_slice());
         let names: Vec<_> = archive
             .entries()

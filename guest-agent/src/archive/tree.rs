@@ -17,6 +17,7 @@ use rustix::{
     io::Errno,
 };
 
+pub(crate) use super::contents::Contents;
 use super::header::{BLOCK, Header, Kind};
 
 /// How much of a file is read at a time.
@@ -62,51 +63,6 @@ impl From<WriteError> for AgentError {
             WriteError::Tree { .. } => ErrorKind::System,
         };
         Self::new(kind, error.to_string())
-    }
-}
-
-/// What of a tree goes into the archive.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Contents {
-    /// All extended attributes, rather than those that other engines carry.
-    all_xattrs: bool,
-    /// Holes as holes.
-    sparse: bool,
-    /// Times to the nanosecond.
-    nanoseconds: bool,
-    /// The tree is the upper one of an OverlayFS: its marks become whiteouts.
-    upper: bool,
-    /// Paths in it at which something is mounted: what the runtime made there to
-    /// mount on is left out.
-    mount_points: Vec<Vec<u8>>,
-}
-
-impl Contents {
-    /// As other engines copy files.
-    pub(crate) fn portable() -> Self {
-        Self::default()
-    }
-
-    /// All that there is.
-    pub(crate) fn backup() -> Self {
-        Self {
-            all_xattrs: true,
-            sparse: true,
-            nanoseconds: true,
-            ..Self::default()
-        }
-    }
-
-    /// A layer made of an upper directory, without the empty files and folders at
-    /// `mount_points`.
-    pub(crate) fn layer(mount_points: Vec<Vec<u8>>) -> Self {
-        Self {
-            all_xattrs: true,
-            sparse: true,
-            upper: true,
-            mount_points,
-            ..Self::default()
-        }
     }
 }
 
@@ -476,8 +432,8 @@ impl<'a, W: Write> Writer<'a, W> {
             path,
             kind,
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid: self.contents.id(stat.st_uid),
+            gid: self.contents.id(stat.st_gid),
             size: 0,
             modified: (stat.st_mtime as i64, nanoseconds),
             link: b"",

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use guest_protocol::container::Container;
+
 use super::spec;
 
 /// Where the kernel's cgroup hierarchy is.
@@ -16,15 +18,15 @@ const ROOT: &str = "/sys/fs/cgroup";
 const FREEZE_LOOKS: u32 = 2000;
 const FREEZE_LOOK: Duration = Duration::from_millis(5);
 
-/// Where the cgroup of container `id` is.
-pub(super) fn path(id: &str) -> PathBuf {
-    Path::new(ROOT).join(spec::cgroup_path(id).trim_start_matches('/'))
+/// Where a container's cgroup is.
+pub(super) fn path(container: &Container) -> PathBuf {
+    Path::new(ROOT).join(spec::cgroup(container).trim_start_matches('/'))
 }
 
 /// Kills whatever is left in it.
-pub(super) fn kill(id: &str) {
+pub(super) fn kill(cgroup: &Path) {
     // There may be none, if the container was not made.
-    let _ = fs::write(path(id).join("cgroup.kill"), "1");
+    let _ = fs::write(cgroup.join("cgroup.kill"), "1");
 }
 
 /// Sets its weight for single disks: lines of its `io.weight`. A disk whose driver
@@ -32,13 +34,13 @@ pub(super) fn kill(id: &str) {
 ///
 /// # Errors
 /// When the kernel refuses one.
-pub(super) fn weigh(id: &str, lines: &[String]) -> io::Result<()> {
-    let file = path(id).join("io.weight");
+pub(super) fn weigh(cgroup: &Path, lines: &[String]) -> io::Result<()> {
+    let file = cgroup.join("io.weight");
     for line in lines {
         // Each write is one setting.
         match fs::write(&file, line) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                tracing::warn!("container {id}: the disk takes no weight ({line})");
+                tracing::warn!("{}: the disk takes no weight ({line})", cgroup.display());
             }
             result => result?,
         }
@@ -50,8 +52,7 @@ pub(super) fn weigh(id: &str, lines: &[String]) -> io::Result<()> {
 ///
 /// # Errors
 /// When there is none, or a process hangs in the kernel.
-pub(super) async fn freeze(id: &str) -> io::Result<()> {
-    let cgroup = path(id);
+pub(super) async fn freeze(cgroup: &Path) -> io::Result<()> {
     fs::write(cgroup.join("cgroup.freeze"), "1")?;
     // Most are frozen by now; others leave the kernel first.
     for _ in 0..FREEZE_LOOKS {
@@ -70,13 +71,13 @@ pub(super) async fn freeze(id: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// When there is none.
-pub(super) fn thaw(id: &str) -> io::Result<()> {
-    fs::write(path(id).join("cgroup.freeze"), "0")
+pub(super) fn thaw(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.freeze"), "0")
 }
 
 /// Whether the kernel killed something in it for want of memory.
-pub(super) fn was_out_of_memory(id: &str) -> bool {
-    fs::read_to_string(path(id).join("memory.events")).is_ok_and(|events| {
+pub(super) fn was_out_of_memory(cgroup: &Path) -> bool {
+    fs::read_to_string(cgroup.join("memory.events")).is_ok_and(|events| {
         events
             .lines()
             .filter_map(|line| line.strip_prefix("oom_kill "))
@@ -84,21 +85,21 @@ pub(super) fn was_out_of_memory(id: &str) -> bool {
     })
 }
 
-/// Removes it with those that the container made in it.
+/// Removes it with those that the container made in it; not its parent, which others
+/// may have, too.
 ///
 /// # Errors
 /// When a process in it does not go.
-pub(super) async fn remove(id: &str) -> io::Result<()> {
-    let cgroup = path(id);
+pub(super) async fn remove(cgroup: &Path) -> io::Result<()> {
     // Killed processes leave a cgroup a moment after they are gone.
     for _ in 0..100 {
-        match remove_tree(&cgroup) {
+        match remove_tree(cgroup) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
             result => return result,
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    remove_tree(&cgroup)
+    remove_tree(cgroup)
 }
 
 fn remove_tree(cgroup: &Path) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Its upper directory is written as an archive and unpacked as any layer is: the
 //! same code decides what a layer may hold, and its digest is known when it is there.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use guest_protocol::{AgentError, container::Status, image::Compression, methods::Committed};
 
@@ -49,8 +49,8 @@ impl Containers {
         let status = entry.record().container.state.status;
         let frozen = if pause && status == Status::Running {
             // Thawed also when it did not come to rest.
-            let frozen = Frozen(&entry.id);
-            cgroup::freeze(&entry.id)
+            let frozen = Frozen(entry.cgroup());
+            cgroup::freeze(&frozen.0)
                 .await
                 .context(format_args!("cannot pause container {}", entry.id))?;
             Some(frozen)
@@ -105,15 +105,15 @@ impl Containers {
 }
 
 /// A container whose processes do not run until this goes.
-struct Frozen<'a>(&'a str);
+struct Frozen(PathBuf);
 
-impl Drop for Frozen<'_> {
+impl Drop for Frozen {
     fn drop(&mut self) {
         // One that has ended has no cgroup any more.
-        if let Err(error) = cgroup::thaw(self.0)
+        if let Err(error) = cgroup::thaw(&self.0)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::error!("container {} stays frozen: {error}", self.0);
+            tracing::error!("{} stays frozen: {error}", self.0.display());
         }
     }
 }

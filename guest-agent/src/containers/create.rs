@@ -56,6 +56,7 @@ impl Containers {
         health::check(config.healthcheck.as_ref())?;
         check_restart_policy(&host)?;
         spec::check(&host)?;
+        warnings.extend(spec::resources::weight_warning(&host));
         for (_, mode) in spec::shared_namespaces(&host) {
             if let Some(other) = mode.strip_prefix("container:") {
                 self.find(other)?;

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     error::{Context, Result},
     exec::{Command, Execs, Place},
-    runtime::{executor::Purpose, job::Job},
+    runtime::{
+        executor::Purpose,
+        job::{Job, UserNamespace},
+    },
 };
 
 impl Containers {
@@ -42,12 +45,6 @@ impl Containers {
         let exec = command.exec();
         let entry = self.find(&exec.container_id)?;
         require_running(&entry, &entry.id)?;
-        if user_namespace::is_wanted(&entry.record().container.host_config) {
-            // The runtime would leave it in the machine's user namespace, as its root.
-            return Err(AgentError::invalid(
-                "a command cannot be run in a container that has a user namespace of its own",
-            ));
-        }
         Execs::claim(command)?;
 
         let container = entry.container();
@@ -92,6 +89,12 @@ impl Containers {
             process: process.clone(),
             state: paths.runtime_state(),
             console,
+            user_namespace: user_namespace::is_wanted(&container.host_config).then(|| {
+                UserNamespace {
+                    pid: container.state.pid,
+                    oom_score_adj: container.host_config.oom_score_adj.unwrap_or(0),
+                }
+            }),
             confinement,
         };
         let containers = self.clone();

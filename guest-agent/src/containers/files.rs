@@ -28,6 +28,7 @@ use super::{
     records::Record,
     spec::{rootfs::Rootfs, user},
     start::unmounted,
+    user_namespace,
 };
 use crate::{
     archive::{
@@ -70,7 +71,7 @@ impl Containers {
     pub(crate) async fn path_stat(&self, reference: &str, path: &str) -> Result<PathStat> {
         let entry = self.find(reference)?;
         let (path, reference) = (path.to_owned(), reference.to_owned());
-        self.with_root(&entry, Extent::All, move |root| {
+        self.with_root(&entry, Extent::All, move |root, _| {
             Ok(locate(&root, &path, &reference)?.stat)
         })
         .await
@@ -88,10 +89,10 @@ impl Containers {
     ) -> Result<()> {
         let entry = self.find(reference)?;
         let (path, reference) = (path.to_owned(), reference.to_owned());
-        self.with_root(&entry, Extent::All, move |root| {
+        self.with_root(&entry, Extent::All, move |root, first_id| {
             let found = locate(&root, &path, &reference)?;
             let output = told(found.stat.clone());
-            Ok(found.write(output)?)
+            Ok(found.write(output, &Contents::portable(first_id))?)
         })
         .await?;
         self.tell(&entry, "archive-path", &[]);
@@ -112,7 +113,7 @@ impl Containers {
         let entry = self.find(reference)?;
         let user = entry.record().container.config.user.clone();
         let reference = reference.to_owned();
-        self.with_root(&entry, Extent::All, move |root| {
+        self.with_root(&entry, Extent::All, move |root, first_id| {
             check_target(&root, &how.path, &reference)?;
             let owner = match user.filter(|user| how.chown && !user.is_empty()) {
                 Some(user) => {
@@ -122,7 +123,7 @@ impl Containers {
                 }
                 None => None,
             };
-            let rules = Rules::container(how.path.as_bytes(), how.keep_folders, owner);
+            let rules = Rules::container(how.path.as_bytes(), how.keep_folders, owner, first_id);
             let mut archive = archive();
             unpack_files(&mut archive, root, &rules)?;
             archive.finish()
@@ -142,12 +143,12 @@ impl Containers {
         output: impl FnOnce() -> Sink + Send + 'static,
     ) -> Result<()> {
         let entry = self.find(reference)?;
-        self.with_root(&entry, Extent::OwnFiles, move |root| {
+        self.with_root(&entry, Extent::OwnFiles, move |root, first_id| {
             Ok(tree::write_tree(
                 output(),
                 &root,
                 b"",
-                &Contents::portable(),
+                &Contents::portable(first_id),
             )?)
         })
         .await?;
@@ -156,20 +157,21 @@ impl Containers {
     }
 
     /// Has `access` do something with the container's root on a thread that may
-    /// block.
+    /// block. It is given the id there of the container's user 0, too.
     async fn with_root<T: Send + 'static>(
         &self,
         entry: &Arc<Entry>,
         extent: Extent,
-        access: impl FnOnce(OwnedFd) -> Result<T> + Send + 'static,
+        access: impl FnOnce(OwnedFd, u32) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let first_id = user_namespace::machine_id(&entry.record().container.host_config, 0);
         if let Some(root) = self.running_root(entry, extent)? {
-            return on_thread(move || access(root)).await;
+            return on_thread(move || access_mapped(root, first_id, access)).await;
         }
         // Neither started nor removed meanwhile.
         let _lifecycle = entry.lifecycle.lock().await;
         if let Some(root) = self.running_root(entry, extent)? {
-            return on_thread(move || access(root)).await;
+            return on_thread(move || access_mapped(root, first_id, access)).await;
         }
         if entry.history.borrow().removed {
             return Err(AgentError::no_such_container(&entry.id));
@@ -185,7 +187,8 @@ impl Containers {
         on_thread(move || {
             let mut volumes = volumes;
             let root = containers.mount_apart(&record, extent, &mut volumes)?;
-            access(root)
+            // Mounted here, it is not mapped.
+            access(root, 0)
         })
         .await
     }
@@ -294,6 +297,20 @@ fn bind(
     Ok(())
 }
 
+/// Has `access` do something with the root of a container whose ids begin with
+/// `first_id` there. The calling thread ends with this.
+fn access_mapped<T>(
+    root: OwnedFd,
+    first_id: u32,
+    access: impl FnOnce(OwnedFd, u32) -> Result<T>,
+) -> Result<T> {
+    if first_id != 0 {
+        // What it makes belongs to the container's user 0 before it is given away.
+        user_namespace::act_as_first().context("cannot act as the container's root")?;
+    }
+    access(root, first_id)
+}
+
 /// Runs `work` on a thread of its own, which keeps whatever namespace it makes.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -353,13 +370,16 @@ fn locate(root: &OwnedFd, path: &str, container: &str) -> Result<Found> {
 }
 
 impl Found {
-    fn write(&self, output: Sink) -> std::result::Result<(), tree::WriteError> {
-        let contents = Contents::portable();
+    fn write(
+        &self,
+        output: Sink,
+        contents: &Contents,
+    ) -> std::result::Result<(), tree::WriteError> {
         let as_name = self.stat.name.as_bytes();
         let kind = FileType::from_raw_mode(self.stat.mode);
         match &self.name {
             Some(name) if kind != FileType::Directory => {
-                tree::write_one(output, &self.directory, name, as_name, &contents)
+                tree::write_one(output, &self.directory, name, as_name, contents)
             }
             name => {
                 let name = name.as_deref().unwrap_or(b".");
@@ -374,7 +394,7 @@ impl Found {
                         source,
                     })?;
                 let as_name = if as_name == b"." { b"" } else { as_name };
-                tree::write_tree(output, &folder, as_name, &contents)
+                tree::write_tree(output, &folder, as_name, contents)
             }
         }
     }

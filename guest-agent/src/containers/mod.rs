@@ -220,6 +220,10 @@ impl Entry {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn cgroup(&self) -> PathBuf {
+        cgroup::path(&self.record().container)
+    }
+
     fn container(&self) -> Container {
         self.record().container.clone()
     }

@@ -37,7 +37,7 @@ impl Containers {
     }
 
     async fn freeze(&self, entry: &Entry) -> Result<()> {
-        let frozen = cgroup::freeze(&entry.id)
+        let frozen = cgroup::freeze(&entry.cgroup())
             .await
             .context("cannot pause the container");
         // It may have ended meanwhile, which is noted without the lifecycle lock.
@@ -60,7 +60,7 @@ impl Containers {
             Err(error) => {
                 // Nothing may stay frozen that is not known to be. The error that is
                 // told is the first.
-                let _ = cgroup::thaw(&entry.id);
+                let _ = cgroup::thaw(&entry.cgroup());
                 Err(error)
             }
         }
@@ -87,7 +87,7 @@ impl Containers {
         if entry.record().container.state.status != Status::Paused {
             return Ok(false);
         }
-        cgroup::thaw(&entry.id).context("cannot resume the container")?;
+        cgroup::thaw(&entry.cgroup()).context("cannot resume the container")?;
         let resumed = self.change(entry, |record| {
             let state = &mut record.container.state;
             let paused = state.status == Status::Paused;

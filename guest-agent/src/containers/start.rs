@@ -314,10 +314,11 @@ impl Containers {
         let paths = &self.shared.paths;
         let host = &container.host_config;
         let weights = spec::resources::device_weights(host)?;
-        let weigh =
-            || cgroup::weigh(&container.id, &weights).context("cannot set weights of disks");
-        let devices = spec::resources::devices::rules(host)?
-            .map(|rules| (cgroup::path(&container.id), rules));
+        let weigh = || {
+            cgroup::weigh(&cgroup::path(container), &weights).context("cannot set weights of disks")
+        };
+        let devices =
+            spec::resources::devices::rules(host)?.map(|rules| (cgroup::path(container), rules));
         let job = |console: Option<PathBuf>| Job::Container {
             id: container.id.clone(),
             bundle: paths.bundle(&container.id),
@@ -398,9 +399,10 @@ impl Containers {
         let began = Instant::now();
         let code = exit.await.unwrap_or(LOST);
         health::stop_probing(&entry);
-        let out_of_memory = cgroup::was_out_of_memory(&entry.id);
+        let cgroup = entry.cgroup();
+        let out_of_memory = cgroup::was_out_of_memory(&cgroup);
         // With a shared pid namespace its processes do not go with the first one.
-        cgroup::kill(&entry.id);
+        cgroup::kill(&cgroup);
         let _ = timeout(OUTPUT_GRACE, stdio.ended()).await;
         self.clear(&entry).await;
 
@@ -478,8 +480,9 @@ impl Containers {
     /// goes in the background.
     async fn clear(&self, entry: &Entry) {
         let (paths, id) = (&self.shared.paths, &entry.id);
-        cgroup::kill(id);
-        if let Err(error) = cgroup::remove(id).await {
+        let cgroup = entry.cgroup();
+        cgroup::kill(&cgroup);
+        if let Err(error) = cgroup::remove(&cgroup).await {
             tracing::warn!("the cgroup of container {id} is left over: {error}");
         }
         let root = paths.rootfs(id);

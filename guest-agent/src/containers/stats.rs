@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use guest_protocol::stats::{BlockIo, Cpu, Memory, Network, Pids, Sample};
 
-use super::{Containers, cgroup};
+use super::Containers;
 use crate::{clock, error::Result};
 
 /// The kernel's `USER_HZ`, which times in `/proc` are counted in.
@@ -32,7 +32,7 @@ impl Containers {
             ..Sample::default()
         };
         if entry.live().process.is_some() {
-            measure(&mut sample, &cgroup::path(&entry.id), pid);
+            measure(&mut sample, &entry.cgroup(), pid);
         }
         Ok(sample)
     }

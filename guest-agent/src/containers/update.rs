@@ -6,7 +6,7 @@ use guest_protocol::{
     docker::{ContainerUpdateBody, HostConfig, RestartPolicyNameEnum},
 };
 
-use super::{Containers, cgroup, create::check_restart_policy, limits, spec};
+use super::{Containers, create::check_restart_policy, limits, spec};
 use crate::error::Result;
 
 impl Containers {
@@ -32,7 +32,7 @@ impl Containers {
         let container = entry.container();
         let host = changed(&container, change).map_err(cannot)?;
         let running = matches!(container.state.status, Status::Running | Status::Paused);
-        let path = cgroup::path(&entry.id);
+        let path = entry.cgroup();
         if running {
             let old = spec::resources::of(&container.host_config);
             let new = spec::resources::of(&host);

@@ -220,19 +220,28 @@ fn make_namespace() -> io::Result<OwnedFd> {
     Ok(namespace?.into())
 }
 
+/// Makes the calling thread the machine's user that containers' root is, as far as
+/// files go, with all of the agent's capabilities. There is no way back.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn act_as_first() -> io::Result<()> {
+    // SAFETY: both concern the calling thread alone.
+    unsafe {
+        libc::setfsgid(FIRST);
+        libc::setfsuid(FIRST);
+    }
+    // Those about files went with the user.
+    caps::read(None, CapSet::Permitted)
+        .and_then(|all| caps::set(None, CapSet::Effective, &all))
+        .map_err(io::Error::other)
+}
+
 /// Does `action` as the machine's user that containers' root is, with all of the
 /// agent's capabilities.
 fn as_first<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let as_other = || {
-        // SAFETY: both concern the calling thread alone, which ends with this.
-        unsafe {
-            libc::setfsgid(FIRST);
-            libc::setfsuid(FIRST);
-        }
-        // Those about files went with the user.
-        caps::read(None, CapSet::Permitted)
-            .and_then(|all| caps::set(None, CapSet::Effective, &all))
-            .map_err(io::Error::other)?;
+        act_as_first()?;
         action()
     };
     thread::scope(|scope| scope.spawn(as_other).join())

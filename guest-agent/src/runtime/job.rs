@@ -40,6 +40,8 @@ pub(crate) enum Job {
         state: PathBuf,
         /// Socket to send the terminal to, when there is to be one.
         console: Option<PathBuf>,
+        /// The user namespace to join, when it is not the machine's.
+        user_namespace: Option<UserNamespace>,
         /// What the executor sees to.
         confinement: Confinement,
     },
@@ -54,6 +56,15 @@ pub(crate) enum Job {
         /// Whether its stdin is a terminal that it is to control.
         tty: bool,
     },
+}
+
+/// A container's user namespace, and what has to be set before it is joined.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct UserNamespace {
+    /// The container's first process, in the machine.
+    pub(crate) pid: u32,
+    /// As the OCI process says; to lower it takes the machine's capabilities.
+    pub(crate) oom_score_adj: i64,
 }
 
 /// What a process is confined to last, right before its program is executed.

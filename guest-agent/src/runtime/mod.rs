@@ -14,6 +14,7 @@ pub(crate) mod job;
 pub(crate) mod loopback;
 pub(crate) mod seccomp;
 pub(crate) mod server;
+mod user_namespace;
 
 use std::{
     io::{self, IoSlice},

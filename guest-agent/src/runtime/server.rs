@@ -23,8 +23,8 @@ use rustix::{
 use super::{
     devices,
     executor::{ConfiningExecutor, Purpose, Status, execution_error},
-    job::{Confinement, Job, LONGEST_JOB, Report},
-    loopback,
+    job::{Confinement, Job, LONGEST_JOB, Report, UserNamespace},
+    loopback, user_namespace,
 };
 use crate::{
     error::{Context, Result, chain},
@@ -177,10 +177,16 @@ fn perform(job: Job, stdio: ProcessEnds, status: &Status) -> Result<()> {
             process,
             state,
             console,
+            user_namespace,
             confinement,
         } => {
             let tty = console.is_some();
-            let pid = builder(id, stdio, tty, Purpose::Exec, &confinement, status)?
+            let builder = builder(id, stdio, tty, Purpose::Exec, &confinement, status)?;
+            if let Some(UserNamespace { pid, oom_score_adj }) = user_namespace {
+                user_namespace::join(pid, oom_score_adj)
+                    .context("cannot join the container's user namespace")?;
+            }
+            let pid = builder
                 .with_root_path(state)
                 .map_err(|error| exec_failure(&error))?
                 .with_console_socket(console)

@@ -53,7 +53,7 @@ fn send<T: DeserializeOwned>(mut call: Call, bytes: &[u8], whole: bool) -> Resul
     Result::from(call.receive::<Reply<T>>())
 }
 
-fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -84,7 +84,7 @@ fn mounts(binds: &[&str]) -> HostConfig {
     }
 }
 
-fn get(agent: &TestAgent, container: &str, path: &str) -> Result<Vec<u8>, AgentError> {
+pub(crate) fn get(agent: &TestAgent, container: &str, path: &str) -> Result<Vec<u8>, AgentError> {
     let (_, mut call) = agent.open(ContainerArchiveGet {
         container: container.into(),
         path: path.into(),
@@ -92,7 +92,12 @@ fn get(agent: &TestAgent, container: &str, path: &str) -> Result<Vec<u8>, AgentE
     receive(&mut call)
 }
 
-fn put(agent: &TestAgent, container: &str, path: &str, archive: &[u8]) -> Result<(), AgentError> {
+pub(crate) fn put(
+    agent: &TestAgent,
+    container: &str,
+    path: &str,
+    archive: &[u8],
+) -> Result<(), AgentError> {
     let ((), call) = agent.open(ContainerArchivePut {
         container: container.into(),
         path: path.into(),

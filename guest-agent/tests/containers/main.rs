@@ -14,6 +14,7 @@ mod process;
 mod restart;
 mod streams;
 mod usage;
+mod user_namespace;
 
 use guest_protocol::methods::{ContainerLogs, ContainerRemove, ContainerStop};
 

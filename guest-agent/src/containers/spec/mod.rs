@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use self::user::User;
 pub(crate) use self::{
-    namespaces::{own_network, shared_namespaces, shares_memory},
+    namespaces::{cgroup, own_network, shared_namespaces, shares_memory},
     security::{confinement, exec_confinement},
 };
 use crate::{
@@ -264,7 +264,7 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         },
         "mounts": mounts::of(sources, own_ipc)?,
         "linux": {
-            "cgroupsPath": cgroup_path(&container.id),
+            "cgroupsPath": namespaces::cgroup(container),
             "namespaces": namespaces,
             "resources": limits,
             "devices": resources::devices::of(host)?,
@@ -292,11 +292,6 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
         }
     }
     Ok(spec)
-}
-
-/// A container's cgroup, below the root of the hierarchy.
-pub(crate) fn cgroup_path(id: &str) -> String {
-    format!("/containers/{id}")
 }
 
 fn oci_user(user: &User) -> Value {

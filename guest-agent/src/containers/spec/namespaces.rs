@@ -3,6 +3,7 @@
 
 use guest_protocol::{
     AgentError,
+    container::Container,
     docker::{HostConfig, HostConfigCgroupnsModeEnum},
 };
 use serde_json::{Value, json};
@@ -44,6 +45,43 @@ pub(crate) fn own_network(host: &HostConfig) -> bool {
     mode != "host" && !mode.starts_with("container:")
 }
 
+/// Where containers' cgroups are, below the root of the hierarchy.
+const CGROUPS: &str = "/containers";
+
+/// How many components a cgroup's parent may have.
+const DEEPEST_PARENT: usize = 16;
+
+/// The container's cgroup, below the root of the hierarchy: by itself or, of
+/// containers that share limits of somebody else's, in their parent.
+pub(crate) fn cgroup(container: &Container) -> String {
+    let parent = container.host_config.cgroup_parent.as_deref();
+    parent
+        .unwrap_or_default()
+        .split('/')
+        .filter(|name| !name.is_empty())
+        .fold(CGROUPS.to_owned(), |path, name| format!("{path}/{name}"))
+        + "/"
+        + &container.id
+}
+
+/// Refuses a parent that would be elsewhere, or the cgroup of a container.
+fn check_cgroup_parent(parent: &str) -> Result<()> {
+    let names = || parent.split('/').filter(|name| !name.is_empty());
+    let is_name = |name: &str| {
+        let is_id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        !matches!(name, "." | "..")
+            && name.len() <= 255
+            && !is_id
+            && !name.contains(char::is_control)
+    };
+    if names().all(is_name) && names().count() <= DEEPEST_PARENT {
+        return Ok(());
+    }
+    Err(AgentError::invalid(format!(
+        "invalid cgroup parent: {parent:?}"
+    )))
+}
+
 /// Refuses modes that are none, and combinations that make no sense.
 ///
 /// # Errors
@@ -76,6 +114,7 @@ pub(super) fn check(host: &HostConfig) -> Result<()> {
             return refuse(format!("invalid {name} mode: {mode}"));
         }
     }
+    check_cgroup_parent(host.cgroup_parent.as_deref().unwrap_or_default())?;
     if user_namespace::is_wanted(host) {
         check_user_namespace(host).map_err(AgentError::invalid)?;
     }
@@ -245,6 +284,32 @@ mod tests {
                 ..host()
             })
             .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cgroup_is_in_its_parent_and_never_elsewhere() {
+        let container = |parent: &str| Container {
+            id: "ab".into(),
+            host_config: HostConfig {
+                cgroup_parent: Some(parent.into()),
+                ..HostConfig::default()
+            },
+            ..Container::default()
+        };
+        for (parent, path) in [
+            ("", "/containers/ab"),
+            ("/", "/containers/ab"),
+            ("jobs", "/containers/jobs/ab"),
+            ("/jobs//night/", "/containers/jobs/night/ab"),
+        ] {
+            let container = container(parent);
+            check(&container.host_config).unwrap();
+            assert_eq!(cgroup(&container), path);
+        }
+        let (id, long, deep) = ("0a".repeat(32), "x".repeat(256), "/x".repeat(17));
+        for parent in ["..", "/a/../b", "a/.", "a\nb", "a\0", &id, &long, &deep] {
+            assert!(check(&container(parent).host_config).is_err(), "{parent:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 use guest_protocol::{AgentError, ErrorKind, methods::ProcessList};
 
 use self::{options::Options, process::Process};
-use super::{Containers, cgroup};
+use super::Containers;
 use crate::error::Result;
 
 impl Containers {
@@ -29,7 +29,7 @@ impl Containers {
             ));
         }
         let mut ids = Vec::new();
-        collect(&cgroup::path(&entry.id), &mut ids);
+        collect(&entry.cgroup(), &mut ids);
         ids.sort_unstable();
         Ok(ProcessList {
             titles: options

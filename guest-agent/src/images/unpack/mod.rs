@@ -262,13 +262,15 @@ impl<R: Recording> Unpacker<'_, R> {
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<(), UnpackError> {
-        if let Some((uid, gid)) = self.rules.owner {
-            entry.metadata = Metadata {
-                uid,
-                gid,
-                ..entry.metadata
-            };
-        }
+        let (uid, gid) = self
+            .rules
+            .owner
+            .unwrap_or((entry.metadata.uid, entry.metadata.gid));
+        entry.metadata = Metadata {
+            uid: uid.saturating_add(self.rules.first_id),
+            gid: gid.saturating_add(self.rules.first_id),
+            ..entry.metadata
+        };
         let entry = &entry;
         let path =
             RelativePath::parse(&entry.path).map_err(|error| refused(&entry.path, &error))?;

@@ -19,6 +19,8 @@ pub(crate) struct Rules {
     pub(super) keeps_root: bool,
     /// Who owns everything, instead of who the archive says: user and group.
     pub(super) owner: Option<(u32, u32)>,
+    /// What the archive's user and group 0 are in the directory; the others follow.
+    pub(super) first_id: u32,
 }
 
 impl Rules {
@@ -39,12 +41,19 @@ impl Rules {
             keeps_kinds: false,
             keeps_root: false,
             owner: None,
+            first_id: 0,
         }
     }
 
     /// Files into the directory `base` of a container whose root is unpacked into.
-    /// Links lead where they lead inside, mounts included.
-    pub(crate) fn container(base: &[u8], keeps_kinds: bool, owner: Option<(u32, u32)>) -> Self {
+    /// Links lead where they lead inside, mounts included. Ids are the container's,
+    /// which begin with `first_id` in the root.
+    pub(crate) fn container(
+        base: &[u8],
+        keeps_kinds: bool,
+        owner: Option<(u32, u32)>,
+        first_id: u32,
+    ) -> Self {
         let start = base.iter().position(|byte| *byte != b'/');
         let base = start
             .and_then(|start| base.get(start..))
@@ -55,6 +64,7 @@ impl Rules {
             keeps_kinds,
             keeps_root: true,
             owner,
+            first_id,
             ..Self::files()
         }
     }

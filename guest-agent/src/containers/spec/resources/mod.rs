@@ -134,6 +134,29 @@ pub(crate) fn device_weights(host: &HostConfig) -> Result<Vec<String>> {
         .collect()
 }
 
+/// What Docker says when a device shares by no weights.
+pub(crate) fn weight_warning(host: &HostConfig) -> Option<String> {
+    let weights = device_weights(host).ok()?;
+    let enabled = std::fs::read_to_string("/sys/fs/cgroup/io.cost.qos").unwrap_or_default();
+    weights
+        .iter()
+        .any(|weight| !shares_by_weight(&enabled, weight))
+        .then(|| {
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. \
+             Weight-device discarded."
+                .to_owned()
+        })
+}
+
+/// Whether the device that a line of `io.weight` is for has the cost model that shares
+/// it, according to `io.cost.qos` (`Documentation/admin-guide/cgroup-v2.rst`).
+fn shares_by_weight(cost_models: &str, weight: &str) -> bool {
+    cost_models.lines().any(|line| {
+        line.split_whitespace().next() == weight.split_whitespace().next()
+            && line.split_whitespace().any(|field| field == "enable=1")
+    })
+}
+
 /// The `rlimits` of a process.
 pub(super) fn rlimits(host: &HostConfig) -> Value {
     host.ulimits
@@ -155,6 +178,15 @@ mod tests {
     use guest_protocol::docker::ResourcesUlimits;
 
     use super::*;
+
+    #[test]
+    fn a_weight_needs_a_cost_model() {
+        let models = "253:0 enable=1 ctrl=auto\n253:16 enable=0 ctrl=auto\n";
+        assert!(shares_by_weight(models, "253:0 100"));
+        for weight in ["253:16 100", "253:1 100", "53:0 100"] {
+            assert!(!shares_by_weight(models, weight), "{weight}");
+        }
+    }
 
     #[test]
     fn limits_become_resources() {
