@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use guest_protocol::AGENT_PORT;
 use guest_protocol::container::ExecConfig;
 use guest_protocol::frame::{self, Reply};
-use guest_protocol::image::{Compression, LayerDescriptor};
+use guest_protocol::image::{Compression, LayerDescriptor, Origin};
 use guest_protocol::methods::{
     ExecInspect, ImageCreate, LayerImport, LayerImported, LayerWanted, MachineShell, Method,
 };
@@ -134,6 +134,7 @@ impl Agent {
             manifest_media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             manifest,
             references: vec![BUSYBOX.into()],
+            origin: Origin::default(),
         })?;
         Ok(())
     }

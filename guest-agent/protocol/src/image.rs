@@ -101,6 +101,24 @@ pub struct ImagesUsage {
     pub shared: std::collections::BTreeMap<String, u64>,
 }
 
+/// How an image came to be, for those who listen to events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// It was pulled from a registry.
+    #[default]
+    Pull,
+    /// It was made of an archive.
+    Import,
+    /// It was made of a container's changes.
+    Commit {
+        /// The container's id.
+        container: String,
+        /// What the user said of it.
+        comment: String,
+    },
+}
+
 /// How a layer blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

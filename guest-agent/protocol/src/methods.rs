@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     container::{Container, Exec, ExecConfig},
     docker::{ContainerConfig, ContainerUpdateBody, HostConfig},
-    image::{Compression, Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Removed},
+    image::{
+        Compression, Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Origin, Removed,
+    },
     machine,
     stats::Sample,
     volume::{PathStat, Volume},
@@ -123,6 +125,9 @@ methods! {
         manifest: String,
         /// Names to give it in familiar form: `busybox:latest`, `busybox@sha256:…`.
         references: Vec<String>,
+        /// How it came to be.
+        #[serde(default)]
+        origin: Origin,
     } -> Image;
 
     /// All images.

@@ -217,3 +217,25 @@ fn an_upper_directory_becomes_a_layer() {
         ]
     );
 }
+
+#[test]
+fn an_archive_without_its_end_is_not_taken_for_whole() {
+    let source = tempfile::tempdir().unwrap();
+    fs::create_dir(source.path().join("empty")).unwrap();
+    let mut archive = Vec::new();
+    let root = open(source.path());
+    write_tree(&mut archive, &root, b"", &Contents::backup()).unwrap();
+    let end = archive.len() - 1024;
+    let unpacked = |bytes: &[u8]| {
+        let target = tempfile::tempdir().unwrap();
+        unpack_files(bytes, open(target.path()), &Rules::files())
+    };
+    unpacked(&archive).unwrap();
+    for length in [0, 512, end] {
+        let error = unpacked(&archive[..length]).unwrap_err();
+        assert!(matches!(
+            error,
+            UnpackError::Archive(ArchiveError::Truncated)
+        ));
+    }
+}

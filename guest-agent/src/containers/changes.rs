@@ -15,32 +15,14 @@ use std::{
 
 use guest_protocol::docker::{ChangeType, FilesystemChange};
 
-use super::Containers;
+use super::{
+    Containers,
+    mount_points::{is_made, is_parent},
+};
 use crate::{
     error::{Context, Result},
     images::overlay,
 };
-
-/// What the runtime makes in every root file system to mount something there.
-/// Docker has these in a layer of their own and does not tell them either.
-const OURS: &[&str] = &[
-    "/.dockerenv",
-    "/dev/console",
-    "/dev/mqueue",
-    "/dev/pts",
-    "/dev/shm",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/mtab",
-    "/etc/resolv.conf",
-    "/proc",
-    "/sys",
-    "/sys/fs",
-    "/sys/fs/cgroup",
-];
-
-/// Directories that may be made for what is in [`OURS`].
-const OUR_PARENTS: &[&str] = &["/dev", "/etc"];
 
 /// How deep directories are walked. Deeper ones have paths that no program opens.
 const DEEPEST: usize = 2048;
@@ -116,7 +98,7 @@ impl Walk {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
                     Ok(changed) => match &below.metadata {
-                        None if is_ours(&inside) || (!changed && is_our_parent(&inside)) => {}
+                        None if is_made(&inside) || (!changed && is_parent(&inside)) => {}
                         None => self.note(&inside, ChangeType::_1),
                         Some(old) if changed || differs(old, &metadata) => {
                             self.note(&inside, ChangeType::_0);
@@ -127,7 +109,7 @@ impl Walk {
                 continue;
             }
             match &below.metadata {
-                _ if is_ours(&inside) => {}
+                _ if is_made(&inside) => {}
                 None => self.note(&inside, ChangeType::_1),
                 Some(old) if differs(old, &metadata) => self.note(&inside, ChangeType::_0),
                 Some(_) => {}
@@ -205,14 +187,6 @@ fn differs(old: &Metadata, new: &Metadata) -> bool {
     let identity = |data: &Metadata| (data.mode(), data.uid(), data.gid(), data.rdev());
     let content = |data: &Metadata| (data.size(), data.mtime(), data.mtime_nsec());
     identity(old) != identity(new) || (!new.is_dir() && content(old) != content(new))
-}
-
-fn is_ours(path: &Path) -> bool {
-    OURS.iter().any(|ours| Path::new(ours) == path)
-}
-
-fn is_our_parent(path: &Path) -> bool {
-    OUR_PARENTS.iter().any(|ours| Path::new(ours) == path)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf};
 
 use guest_protocol::{AgentError, container::Status, image::Compression, methods::Committed};
 
-use super::{Containers, cgroup, start::unmounted};
+use super::{Containers, cgroup, mount_points, start::unmounted};
 use crate::{
     archive::tree::{Contents, WriteError, write_tree},
     error::{Context, Result},
@@ -16,17 +16,6 @@ use crate::{
 
 /// Length of an archive without entries: two blocks of zeros.
 const EMPTY_ARCHIVE: u64 = 1024;
-
-/// What the runtime makes in a root file system to mount on, beside volumes.
-const MOUNT_POINTS: [&str; 7] = [
-    "dev",
-    "etc/hostname",
-    "etc/hosts",
-    "etc/resolv.conf",
-    "proc",
-    "sbin/docker-init",
-    "sys",
-];
 
 impl Containers {
     /// Makes a layer of what a container changed; `pause` freezes it meanwhile.
@@ -60,7 +49,7 @@ impl Containers {
         let container = entry.container();
         let (base_configuration, base_manifest) =
             self.shared.images.description(&container.image_id)?;
-        let contents = Contents::layer(mount_points(&container));
+        let contents = Contents::layer(mount_points::of(&container));
         let upper = self.shared.paths.container(&entry.id).join("upper");
         let images = self.shared.images.clone();
         let unpacked = crate::archive::stream::blocking(move || {
@@ -94,13 +83,25 @@ impl Containers {
         .await?;
         drop(frozen);
         let layer = self.shared.images.keep_new(unpacked).await?;
-        self.tell(&entry, "commit", &[]);
         Ok(Committed {
             layer: (layer.tar_size > EMPTY_ARCHIVE).then_some(layer),
             base_configuration,
             base_manifest,
             container_id: entry.id.clone(),
         })
+    }
+
+    /// Tells that an image was made of a container's changes.
+    pub(crate) fn tell_commit(&self, id: &str, comment: &str, image: &str, reference: &str) {
+        // One that was removed meanwhile has nothing to tell any more.
+        if let Ok(entry) = self.find(id) {
+            let more = [
+                ("comment", comment.to_owned()),
+                ("imageID", image.to_owned()),
+                ("imageRef", reference.to_owned()),
+            ];
+            self.tell(&entry, "commit", &more);
+        }
     }
 }
 
@@ -122,24 +123,4 @@ async fn unmounted_if(entry: &super::Entry, wanted: bool) {
     if wanted {
         unmounted(entry).await;
     }
-}
-
-/// Where something is mounted in a container, below its root.
-fn mount_points(container: &guest_protocol::container::Container) -> Vec<Vec<u8>> {
-    let own = container
-        .mounts
-        .iter()
-        .filter_map(|mount| mount.destination.as_deref());
-    let tmpfs = container
-        .host_config
-        .tmpfs
-        .iter()
-        .flatten()
-        .map(|(path, _)| path.as_str());
-    MOUNT_POINTS
-        .into_iter()
-        .chain(own)
-        .chain(tmpfs)
-        .map(|path| path.trim_matches('/').as_bytes().to_vec())
-        .collect()
 }

@@ -393,7 +393,6 @@ impl Found {
                         path: self.stat.name.clone(),
                         source,
                     })?;
-                let as_name = if as_name == b"." { b"" } else { as_name };
                 tree::write_tree(output, &folder, as_name, contents)
             }
         }

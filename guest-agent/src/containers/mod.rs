@@ -23,6 +23,7 @@ mod exec;
 pub(crate) mod files;
 mod health;
 mod limits;
+mod mount_points;
 mod names;
 mod pause;
 mod records;

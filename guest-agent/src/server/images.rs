@@ -4,7 +4,7 @@ use std::result::Result as StdResult;
 
 use guest_protocol::{
     frame::FrameError,
-    image::{Documents, Image, ImagesUsage, LayerBlob, Removed},
+    image::{Documents, Image, ImagesUsage, LayerBlob, Origin, Removed},
     methods::{
         ImageCreate, ImageDocuments, ImageInspect, ImagePushed, ImageRemove, ImageTag, LayerBlobs,
         LayerBlobsKeep, LayerImport, LayerWanted, LayersMissing,
@@ -48,8 +48,24 @@ pub(super) fn create(agent: &Agent, call: &ImageCreate) -> Result<Image> {
             &call.references,
         )
     })?;
+    let events = storage.containers.events();
     let name = call.references.first().unwrap_or(&image.id);
-    storage.containers.events().image(&image.id, "pull", name);
+    if call.origin == Origin::Pull {
+        events.image(&image.id, "pull", name);
+        return Ok(image);
+    }
+    for name in &call.references {
+        events.image(&image.id, "tag", name);
+    }
+    match &call.origin {
+        Origin::Pull => {}
+        Origin::Import => events.image(&image.id, "import", &image.id),
+        Origin::Commit { container, comment } => {
+            let reference = call.references.first().map_or("", String::as_str);
+            let containers = &storage.containers;
+            containers.tell_commit(container, comment, &image.id, reference);
+        }
+    }
     Ok(image)
 }
 

@@ -14,7 +14,7 @@ use guest_protocol::{
     container::Container,
     docker::{ContainerConfig, HostConfig},
     frame::Reply,
-    image::{Compression, LayerDescriptor},
+    image::{Compression, LayerDescriptor, Origin},
     methods::*,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -130,6 +130,7 @@ impl TestAgent {
             manifest_media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             manifest,
             references: vec!["busybox:latest".into()],
+            origin: Origin::default(),
         })
         .unwrap();
     }

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod archives;
+mod commit;
 mod containers;
+mod copy;
 mod exec;
 mod flags;
 mod image_space;
@@ -19,3 +21,4 @@ mod shared;
 mod streams;
 mod terminal;
 mod usage;
+mod volumes;

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{Environment, container};
+use super::{Environment, container, volumes};
 use crate::{
     client::{Call, Client, Error},
     failure::{self, Failure},
@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Container,
     /// Images.
     Image,
+    /// Volumes.
+    Volume,
 }
 
 /// Arguments of `inspect`.
@@ -32,7 +34,7 @@ pub(crate) struct InspectArguments {
     /// Only inspect objects of this type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Kind>,
-    /// The containers and images
+    /// The containers, images and volumes
     #[arg(required = true, value_name = "NAME|ID")]
     names: Vec<String>,
 }
@@ -92,19 +94,29 @@ pub(crate) async fn run(
     Err(Failure::new(problems.join("\n")))
 }
 
+/// The object of that name: of one kind, or of the first kind that has one.
 async fn inspect(
     client: &Client,
     name: &str,
     kind: Option<Kind>,
     size: bool,
 ) -> Result<Value, Error> {
-    if kind != Some(Kind::Image) {
-        let call = Call::get(container::path(name, "json")).flag("size", size);
-        match client.json(&call).await {
-            Err(error) if kind.is_none() && error.is_not_found() => {}
+    if let Some(kind) = kind {
+        return client.json(&call(name, kind, size)).await;
+    }
+    for kind in [Kind::Container, Kind::Image] {
+        match client.json(&call(name, kind, size)).await {
+            Err(error) if error.is_not_found() => {}
             result => return result,
         }
     }
-    let path = format!("/images/{}/json", Call::segment(name));
-    client.json(&Call::get(path)).await
+    client.json(&call(name, Kind::Volume, size)).await
+}
+
+fn call(name: &str, kind: Kind, size: bool) -> Call {
+    match kind {
+        Kind::Container => Call::get(container::path(name, "json")).flag("size", size),
+        Kind::Image => Call::get(format!("/images/{}/json", Call::segment(name))),
+        Kind::Volume => Call::get(volumes::path(name)),
+    }
 }

@@ -146,7 +146,7 @@ enum Command {
     History(history::HistoryArguments),
     /// Import the contents from a tarball to create a filesystem image
     Import(transfer::ImportArguments),
-    /// Return low-level information on containers and images
+    /// Return low-level information on containers, images and volumes
     Inspect(inspect::InspectArguments),
     /// Kill one or more running containers
     Kill(lifecycle::KillArguments),

@@ -12,7 +12,7 @@ use super::{
     pull,
 };
 use crate::{
-    client::{Call, Client},
+    client::{Call, Client, Error},
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
     session::{Plan, terminal},
@@ -159,7 +159,7 @@ async fn create_container(
         .with_json(body)?;
     let created: Created = match (client.json(&call).await, &reference) {
         (Err(error), Ok(reference))
-            if error.is_not_found() && options.pull == PullPolicy::Missing =>
+            if is_missing_image(&error) && options.pull == PullPolicy::Missing =>
         {
             if !options.quiet {
                 failure::note(format_args!("Unable to find image '{reference}' locally"));
@@ -168,7 +168,7 @@ async fn create_container(
             client.json(&call).await?
         }
         // It is not an id of an image either, then: say what is wrong with it.
-        (Err(error), Err(problem)) if error.is_not_found() => {
+        (Err(error), Err(problem)) if is_missing_image(&error) => {
             return Err(Failure::new(problem.to_string()));
         }
         (result, _) => result?,
@@ -180,6 +180,13 @@ async fn create_container(
         file.write(&created.id)?;
     }
     Ok(created.id)
+}
+
+/// Whether it is the image that does not exist, and not something else that was asked
+/// for.
+fn is_missing_image(error: &Error) -> bool {
+    matches!(error, Error::Refused { status: 404, message, .. }
+        if message.starts_with("No such image"))
 }
 
 async fn pull_image(

@@ -165,7 +165,7 @@ const ALL_COLUMNS: [Column; 5] = [
     column("Labels", "LABELS"),
 ];
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/volumes/{}", Call::segment(name))
 }
 

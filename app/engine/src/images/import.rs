@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use guest_protocol::{
     AgentError, frame,
-    image::{Compression, LayerBlob, LayerDescriptor},
+    image::{Compression, LayerBlob, LayerDescriptor, Origin},
     methods::{
         ImageCreate, LayerBlobsKeep, LayerImport, LayerImported, LayerWanted, LayersMissing,
     },
@@ -181,6 +181,7 @@ pub(super) async fn import(
             manifest_media_type: image.manifest.media_type.clone(),
             manifest: text(&image.manifest.bytes, "manifest")?,
             references: image.references,
+            origin: Origin::Pull,
         })
         .await?;
     if let Some(blobs) = blobs {

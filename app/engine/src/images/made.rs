@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_protocol::{
     docker::ContainerConfig,
-    image::Image,
+    image::{Image, Origin},
     methods::{Committed, ImageCreate, NewLayer},
 };
 use serde_json::{Map, Value, json};
@@ -59,7 +59,11 @@ pub(crate) async fn commit(
         committed.layer.as_ref(),
         about,
     );
-    create(agent, made, references).await
+    let origin = Origin::Commit {
+        container: committed.container_id.clone(),
+        comment: about.comment.clone(),
+    };
+    create(agent, made, references, origin).await
 }
 
 /// Makes an image of one layer.
@@ -75,13 +79,14 @@ pub(crate) async fn import(
         base["variant"] = json!(variant);
     }
     let made = on_top(&base, &Value::Null, Some(layer), about);
-    create(agent, made, references).await
+    create(agent, made, references, Origin::Import).await
 }
 
 async fn create(
     agent: &Arc<Agent>,
     made: Made,
     references: Vec<String>,
+    origin: Origin,
 ) -> Result<Image, CallError> {
     let configuration = made.configuration.to_string();
     let mut manifest = made.manifest;
@@ -93,6 +98,7 @@ async fn create(
             manifest_media_type: made.media_type.to_owned(),
             manifest: manifest.to_string(),
             references,
+            origin,
         })
         .await
 }

@@ -107,6 +107,8 @@ pub(in crate::images) struct Archive<R> {
     /// Bytes of padding after it.
     padding: u64,
     finished: bool,
+    /// Whether the blocks came that mark its end.
+    has_end: bool,
 }
 
 impl<R: Read> Archive<R> {
@@ -117,7 +119,13 @@ impl<R: Read> Archive<R> {
             content: 0,
             padding: 0,
             finished: false,
+            has_end: false,
         }
+    }
+
+    /// Whether its end is marked. Of one that is not, some may be missing.
+    pub(super) fn has_end(&self) -> bool {
+        self.has_end
     }
 
     /// What the archive is read from.
@@ -339,6 +347,7 @@ impl<R: Read> Archive<R> {
         read_whole(&mut self.stream, &mut block[first..])?;
         if block.iter().all(|byte| *byte == 0) {
             self.finished = true;
+            self.has_end = true;
             return Ok(None);
         }
         check_sum(block)?;

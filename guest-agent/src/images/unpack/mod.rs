@@ -182,6 +182,9 @@ pub(crate) fn unpack_files<R: Read>(
         spending: Spending::default(),
     };
     unpacker.entries()?;
+    if rules.needs_end && !unpacker.archive.has_end() {
+        return Err(ArchiveError::Truncated.into());
+    }
     unpacker.tree.leave().map_err(|source| UnpackError::Disk {
         action: "finish",
         path: "/".into(),

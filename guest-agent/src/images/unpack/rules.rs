@@ -17,6 +17,9 @@ pub(crate) struct Rules {
     pub(super) keeps_kinds: bool,
     /// The directory itself stays as it is, whatever its entry says.
     pub(super) keeps_root: bool,
+    /// The archive must say where it ends: what comes of one that was cut off between
+    /// two entries is not taken for all.
+    pub(super) needs_end: bool,
     /// Who owns everything, instead of who the archive says: user and group.
     pub(super) owner: Option<(u32, u32)>,
     /// What the archive's user and group 0 are in the directory; the others follow.
@@ -28,6 +31,7 @@ impl Rules {
     pub(super) fn layer() -> Self {
         Self {
             layer: true,
+            needs_end: false,
             ..Self::files()
         }
     }
@@ -40,6 +44,7 @@ impl Rules {
             resolve: ResolveFlags::BENEATH.union(ResolveFlags::NO_XDEV),
             keeps_kinds: false,
             keeps_root: false,
+            needs_end: true,
             owner: None,
             first_id: 0,
         }
@@ -63,6 +68,7 @@ impl Rules {
             resolve: ResolveFlags::IN_ROOT,
             keeps_kinds,
             keeps_root: true,
+            needs_end: false,
             owner,
             first_id,
             ..Self::files()

@@ -131,7 +131,8 @@ pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Resu
                     file.set_modified(time)?;
                 }
             }
-            // Devices and pipes are the container's.
+            (EntryType::Fifo, _) => make_pipe(&path, entry.header().mode()?)?,
+            // Devices are the container's.
             _ => {}
         }
     }
@@ -140,6 +141,13 @@ pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Resu
         fs::set_permissions(folder, fs::Permissions::from_mode(mode & 0o7777))?;
     }
     Ok(())
+}
+
+fn make_pipe(path: &Path, mode: u32) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
 }
 
 /// Where an entry goes. No link is on the way below `target`, whatever was unpacked.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use guest_protocol::{
-    image::{Compression, LayerDescriptor, LoadStep},
+    image::{Compression, LayerDescriptor, LoadStep, Origin},
     methods::{
         ContainerCommit, ImageCreate, ImageLoad, ImageRemove, ImageTag, LayerImport, LayerImported,
         LayerWanted, LayersMissing,
@@ -67,6 +67,7 @@ impl Worker<'_> {
             manifest_media_type: Image::media_type(),
             manifest: image.manifest.clone(),
             references: tags.clone(),
+            origin: Origin::default(),
         })?;
         if made.id != image.id {
             let finding = format!("image {} was made as {}", image.id, made.id);
@@ -159,6 +160,7 @@ impl Worker<'_> {
             manifest_media_type: Image::media_type(),
             manifest: manifest.to_string(),
             references: tags.clone(),
+            origin: Origin::default(),
         })?;
         if made.id != id {
             let finding = format!("image {id} was made as {}", made.id);
