@@ -76,6 +76,11 @@ impl Files {
         let source = &rustix::fs::openat(source, ".", DIRECTORY, Mode::empty())
             .context("cannot open the image's folder")?;
         let nothing = is_empty(source).context("cannot read the image's folder")?;
+        // What somebody made of an empty volume stays: the folder may be no more than
+        // what was made to mount on.
+        if nothing && !is_untouched(&data).context("cannot look at a volume's folder")? {
+            return Ok(());
+        }
         if mounted || nothing {
             return archive::copy(source, data);
         }
@@ -184,6 +189,12 @@ fn list(folder: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
         }
     }
     Ok(names)
+}
+
+/// Whether a volume's folder still has the owner and mode that it was made with.
+fn is_untouched(data: &OwnedFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(data)?;
+    Ok((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (0o755, 0, 0))
 }
 
 fn is_empty(folder: &OwnedFd) -> io::Result<bool> {

@@ -143,7 +143,9 @@ fn an_entry_point_takes_the_command_away_that_was_for_another() {
         arguments.extend(changes.iter().flat_map(|change| ["-c", change]));
         arguments.extend([name.as_str(), image.as_str()]);
         dctl(&arguments).success();
-        let found = image.inspect("{{json .Config.Entrypoint}} {{json .Config.Cmd}}");
+        let config: serde_json::Value =
+            serde_json::from_str(&image.inspect("{{json .Config}}")).unwrap();
+        let found = format!("{} {}", config["Entrypoint"], config["Cmd"]);
         assert_eq!(found, expected, "{changes:?}");
     }
 }
@@ -206,10 +208,8 @@ fn what_is_exported_is_an_image_when_imported() {
             .text();
         assert_eq!(image.inspect("{{.Id}} {{.Comment}}"), format!("{id} why"));
         // One layer, and nothing of what was configured.
-        assert_eq!(
-            image.inspect("{{len .RootFS.Layers}} {{len .Config.Labels}}"),
-            "1 0"
-        );
+        assert_eq!(image.inspect("{{len .RootFS.Layers}}"), "1");
+        assert!(!image.inspect("{{json .Config}}").contains("origin"));
         let ran = dctl(&["run", "--rm", image.as_str()]);
         assert_eq!(ran.text(), "x");
         ran.fails_with(1, "ls: /bin/vi: No such file or directory");
@@ -234,7 +234,7 @@ fn what_is_exported_is_an_image_when_imported() {
 fn events_tell_how_images_came_to_be() {
     let name = stopped(&[], "true");
     let image = ImageName::new();
-    let since = dctl(&["machine", "shell", "date +%s"]).success().text();
+    let since = dctl(&["machine", "shell", "date", "+%s"]).success().text();
     let id = dctl(&["commit", "-m", "why", name.as_str(), image.as_str()])
         .success()
         .text();
@@ -244,7 +244,7 @@ fn events_tell_how_images_came_to_be() {
         .dctl_with_input(&["import", "-"], &archive)
         .success()
         .text();
-    let until = dctl(&["machine", "shell", "date +%s"]).success().text();
+    let until = dctl(&["machine", "shell", "date", "+%s"]).success().text();
     let until = (until.parse::<u64>().unwrap() + 1).to_string();
     let format = "{{.Type}} {{.Action}} {{.Actor.ID}}";
     let told = |filter: &str| {

@@ -188,7 +188,10 @@ fn an_archive_cannot_write_outside_of_the_container() {
     let machine = dctl(&[
         "machine",
         "shell",
-        "ls /escaped /data/escaped /etc/dctl-escaped",
+        "ls",
+        "/escaped",
+        "/data/escaped",
+        "/etc/dctl-escaped",
     ]);
     assert_eq!(machine.text(), "");
     dctl(&["cp", "-q", "/etc/hostname", &to]).success();

@@ -148,6 +148,10 @@ fn an_empty_volume_gets_what_the_image_has_there() {
     // Once only.
     run(&["-v", &at], "rm /etc/passwd").success();
     assert_eq!(run(&["-v", &at], "ls /etc/passwd").code(), 1);
+    // An empty one keeps what was made of it.
+    let own = Volume::name();
+    run(&["-v", &own.mounted("")], "chown 1000:1000 /v").success();
+    run(&["-u", "1000", "-v", &own.mounted("")], "touch /v/file").success();
     let bare = Volume::name();
     let mount = format!("type=volume,src={},dst=/etc,volume-nocopy", bare.as_str());
     assert_eq!(run(&["--mount", &mount], "ls /etc/group").code(), 1);
