@@ -2,6 +2,7 @@
 //! parses the command line and calls them.
 
 mod archives;
+mod booleans;
 mod changes;
 mod container;
 mod container_options;
@@ -413,10 +414,8 @@ impl Environment {
 
 /// Parses the command line and does what it says.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure> {
-    let parsed = help::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Arguments::from_arg_matches(&matches));
-    let arguments = match parsed {
+    let arguments: Vec<OsString> = arguments.collect();
+    let arguments = match parse(&arguments) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
@@ -440,6 +439,20 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode
             result.map(|()| ExitCode::SUCCESS)
         }
     }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Arguments, clap::Error> {
+    let parsed = help::command().try_get_matches_from(arguments);
+    let matches = match parsed {
+        Err(error) if booleans::may_be_the_reason(&error) => {
+            match booleans::command(help::command()).try_get_matches_from(arguments) {
+                Err(of_values) if of_values.kind() != ErrorKind::ValueValidation => Err(error),
+                parsed => parsed,
+            }
+        }
+        parsed => parsed,
+    };
+    Arguments::from_arg_matches(&matches?)
 }
 
 async fn dispatch(environment: &Environment, command: Command) -> Result<(), Failure> {
