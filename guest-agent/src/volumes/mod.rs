@@ -1,7 +1,8 @@
 //! Volumes: folders on the data disk that outlive the containers that use them.
 //!
-//! Lives here: [`Volumes`] (names, records and who may go), their files
-//! ([`files`]), and the options of their one driver ([`options`]). The method
+//! Lives here: [`Volumes`] (names, records and who holds them), their files
+//! ([`files`]), who has them mounted ([`mounted`]), how they go ([`removal`]), and the
+//! options of their one driver ([`options`]). The method
 //! handlers and the containers call it. It knows nothing of containers: who uses a
 //! volume is asked of the caller.
 //!
@@ -18,13 +19,15 @@
 //! from before there were records, and gets one.
 
 mod files;
+mod mounted;
 mod options;
 mod records;
+mod removal;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs, io,
-    os::fd::{AsFd, OwnedFd},
+    fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -34,11 +37,7 @@ use guest_protocol::{
     volume::{ANONYMOUS_LABEL, Volume},
 };
 use redb::{Database, WriteTransaction};
-use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags},
-    io::Errno,
-    mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
-};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use self::{
     files::Files,
@@ -51,7 +50,7 @@ use crate::{
     images::trash::Trash,
 };
 
-pub(crate) use self::options::check_name;
+pub(crate) use self::{mounted::Mounted, options::check_name, removal::Leaving};
 
 /// What a volume is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,52 +146,6 @@ impl Hold {
             record.unclaimed = false;
         }
     }
-}
-
-/// A volume that somebody has mounted. A tmpfs goes with the last.
-#[derive(Debug)]
-pub(crate) struct Mounted {
-    inner: Arc<Inner>,
-    name: String,
-    /// Where a folder in it is mounted, for who may have no more.
-    part: Option<PathBuf>,
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Some(part) = &self.part {
-            let unmounted = rustix::mount::unmount(part, UnmountFlags::DETACH)
-                .map_err(io::Error::from)
-                .and_then(|()| fs::remove_dir(part));
-            if let Err(error) = unmounted {
-                tracing::warn!("{} is left over: {error}", part.display());
-            }
-        }
-        let mut state = self.inner.state();
-        let Some(count) = state.mounted.get_mut(&self.name) else {
-            return;
-        };
-        *count -= 1;
-        if *count > 0 {
-            return;
-        }
-        state.mounted.remove(&self.name);
-        let is_tmpfs = state
-            .volumes
-            .get(&self.name)
-            .is_some_and(|record| options::tmpfs(&record.options).is_some());
-        if is_tmpfs {
-            self.inner.unmount(&self.name);
-        }
-    }
-}
-
-/// Volumes that are about to be removed together with a container.
-#[derive(Debug)]
-pub(crate) struct Leaving {
-    inner: Arc<Inner>,
-    volumes: Vec<(String, Record)>,
-    gone: bool,
 }
 
 impl Volumes {
@@ -338,98 +291,6 @@ impl Volumes {
             .context(format_args!("cannot measure volume {name}"))
     }
 
-    /// Removes a volume; `users` tells which containers have it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`].
-    pub(crate) fn remove(&self, name: &str, users: &dyn Fn(&str) -> Vec<String>) -> Result<()> {
-        {
-            let mut state = self.inner.state();
-            let record = match state.volumes.get(name) {
-                Some(record) if !record.removed => record.clone(),
-                _ => return Err(AgentError::no_such_volume(name)),
-            };
-            let mut users = users(name);
-            if !users.is_empty() || state.held.contains_key(name) {
-                users.sort();
-                return Err(AgentError::new(
-                    ErrorKind::Conflict,
-                    format!("remove {name}: volume is in use - [{}]", users.join(", ")),
-                ));
-            }
-            let record = Record {
-                removed: true,
-                ..record
-            };
-            self.inner.records.put(name, &record)?;
-            state.volumes.insert(name.to_owned(), record);
-        }
-        self.inner.discard(name)?;
-        self.inner.empty_trash();
-        Ok(())
-    }
-
-    /// Of the volumes `names`, a container's, those that go with it: without a name
-    /// of their own, and nobody else's. Nobody can begin to use them any more; they
-    /// come back unless [`Leaving::done`] is called.
-    pub(crate) fn leaving(&self, names: &[String], used: &dyn Fn(&str) -> bool) -> Leaving {
-        let mut state = self.inner.state();
-        let mut volumes = Vec::new();
-        for name in names {
-            if state.held.contains_key(name) || used(name) {
-                continue;
-            }
-            if let Some(record) = state.volumes.get_mut(name)
-                && !record.removed
-                && record.labels.contains_key(ANONYMOUS_LABEL)
-            {
-                record.removed = true;
-                volumes.push((name.clone(), record.clone()));
-            }
-        }
-        Leaving {
-            inner: Arc::clone(&self.inner),
-            volumes,
-            gone: false,
-        }
-    }
-
-    /// Makes a volume ready for somebody who mounts it: its folder is there, a tmpfs
-    /// mounted.
-    ///
-    /// # Errors
-    /// When it is gone or being restored, or the mount fails.
-    pub(crate) fn mount(&self, name: &str) -> Result<Mounted> {
-        let mut state = self.inner.state();
-        let record = match state.volumes.get(name) {
-            Some(record) if !record.removed => record.clone(),
-            _ => return Err(AgentError::no_such_volume(name)),
-        };
-        if state.replaced.contains(name) {
-            return Err(AgentError::new(
-                ErrorKind::Conflict,
-                format!("volume {name} is being restored"),
-            ));
-        }
-        let files = self.inner.files(name);
-        // A folder that was made right before a power cut is not on the disk.
-        files
-            .make()
-            .context(format_args!("cannot make the folder of volume {name}"))?;
-        if let Some(options) = options::tmpfs(&record.options)
-            && !state.mounted.contains_key(name)
-        {
-            mount_tmpfs(&files.data(), &options)
-                .context(format_args!("failed to mount local volume {name}"))?;
-        }
-        *state.mounted.entry(name.to_owned()).or_default() += 1;
-        Ok(Mounted {
-            inner: Arc::clone(&self.inner),
-            name: name.to_owned(),
-            part: None,
-        })
-    }
-
     /// Opens a volume's folder.
     ///
     /// # Errors
@@ -484,127 +345,6 @@ impl Volumes {
         self.inner.state().replaced.remove(name);
         self.inner.empty_trash();
         result
-    }
-}
-
-impl Mounted {
-    /// Fills the volume, if it is empty, with what the folder `source` of an image
-    /// has.
-    ///
-    /// # Errors
-    /// When something cannot be read or written.
-    pub(crate) fn fill(&self, source: &OwnedFd) -> Result<()> {
-        let _one_at_a_time = self
-            .inner
-            .filling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let in_place = {
-            let state = self.inner.state();
-            let others = state
-                .mounted
-                .get(&self.name)
-                .is_some_and(|count| *count > 1);
-            let is_tmpfs = state
-                .volumes
-                .get(&self.name)
-                .is_some_and(|record| options::tmpfs(&record.options).is_some());
-            others || is_tmpfs
-        };
-        self.inner
-            .files(&self.name)
-            .fill(source, in_place, &self.inner.trash)
-            .context(format_args!("failed to populate volume {}", self.name))
-    }
-
-    /// Mounts the folder `subpath` of the volume at `target`, which is made. Whatever
-    /// who else has the volume does to it, that folder and no other is mounted.
-    ///
-    /// # Errors
-    /// When there is no such folder, or a link is on the way to it.
-    pub(crate) fn bind_part(&mut self, subpath: &str, target: PathBuf) -> Result<()> {
-        let what = format!("cannot mount {subpath:?} of volume {}", self.name);
-        let files = self.inner.files(&self.name).open().context(&what)?;
-        let folder = rustix::fs::openat2(
-            &files,
-            subpath,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )
-        .context(&what)?;
-        let stat = rustix::fs::fstat(&folder).context(&what)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            fs::create_dir_all(&target).context(&what)?;
-        } else {
-            return Err(AgentError::invalid(format!("{what}: it is no folder")));
-        }
-        let tree = rustix::mount::open_tree(
-            &folder,
-            "",
-            OpenTreeFlags::AT_EMPTY_PATH
-                | OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-        )
-        .context(&what)?;
-        rustix::mount::move_mount(
-            &tree,
-            "",
-            CWD,
-            &target,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .context(&what)?;
-        self.part = Some(target);
-        Ok(())
-    }
-
-    /// Where what is to be mounted is.
-    pub(crate) fn source(&self) -> PathBuf {
-        match &self.part {
-            Some(part) => part.clone(),
-            None => self.inner.files(&self.name).data(),
-        }
-    }
-}
-
-impl Leaving {
-    /// Has `transaction` remove them.
-    pub(crate) fn remove_in(
-        &self,
-        transaction: &WriteTransaction,
-    ) -> std::result::Result<(), redb::Error> {
-        self.volumes
-            .iter()
-            .try_for_each(|(name, record)| records::put(transaction, name, record))
-    }
-
-    /// The transaction is on the disk: deletes their files. What is left over is
-    /// deleted at the next boot.
-    pub(crate) fn done(mut self) {
-        self.gone = true;
-        for (name, _) in &self.volumes {
-            if let Err(error) = self.inner.discard(name) {
-                tracing::warn!("the files of volume {name} are left over: {error}");
-            }
-        }
-        if !self.volumes.is_empty() {
-            self.inner.empty_trash();
-        }
-    }
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        if self.gone {
-            return;
-        }
-        let mut state = self.inner.state();
-        for (name, _) in &self.volumes {
-            if let Some(record) = state.volumes.get_mut(name) {
-                record.removed = false;
-            }
-        }
     }
 }
 
@@ -685,64 +425,6 @@ impl Inner {
             }
         }
     }
-
-    fn finish_removals(&self) {
-        let removed: Vec<String> = self
-            .state()
-            .volumes
-            .iter()
-            .filter(|(_, record)| record.removed || record.unclaimed)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in removed {
-            if let Err(error) = self.discard(&name) {
-                tracing::warn!("volume {name} is left over: {error}");
-            }
-        }
-    }
-
-    /// Takes away the folder and then the record of a volume that is marked as
-    /// removed.
-    fn discard(&self, name: &str) -> Result<()> {
-        self.unmount(name);
-        match self.trash.put(self.directory.as_fd(), name.as_bytes()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => {
-                return Err(error)
-                    .context(format_args!("cannot remove the files of volume {name}"));
-            }
-        }
-        // A commit of the database need not bring the rename to the disk, and a folder
-        // without a record would be a volume again.
-        rustix::fs::fsync(&self.directory)
-            .context(format_args!("cannot remove the files of volume {name}"))?;
-        self.records.remove(name)?;
-        self.state().volumes.remove(name);
-        Ok(())
-    }
-
-    fn unmount(&self, name: &str) {
-        let data = self.files(name).data();
-        match rustix::mount::unmount(&data, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            // Nothing is mounted there, or it is not there at all.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(error) => tracing::warn!("volume {name} stays mounted: {error}"),
-        }
-    }
-
-    fn empty_trash(self: &Arc<Self>) {
-        let inner = Arc::clone(self);
-        let emptied = std::thread::Builder::new()
-            .name("volume-trash".into())
-            .spawn(move || {
-                if let Err(error) = inner.trash.empty() {
-                    tracing::warn!("cannot delete removed volumes: {error}; trying again later");
-                }
-            });
-        if let Err(error) = emptied {
-            tracing::warn!("cannot delete removed volumes: {error}; trying again later");
-        }
-    }
 }
 
 fn being_removed(name: &str) -> AgentError {
@@ -750,31 +432,4 @@ fn being_removed(name: &str) -> AgentError {
         ErrorKind::Conflict,
         format!("volume {name} is being removed"),
     )
-}
-
-fn mount_tmpfs(target: &Path, options: &[&str]) -> io::Result<()> {
-    let mut flags = MountFlags::empty();
-    let mut data = Vec::new();
-    for option in options {
-        flags |= match *option {
-            "ro" => MountFlags::RDONLY,
-            "nosuid" => MountFlags::NOSUID,
-            "nodev" => MountFlags::NODEV,
-            "noexec" => MountFlags::NOEXEC,
-            "noatime" => MountFlags::NOATIME,
-            "rw" | "suid" | "dev" | "exec" | "defaults" => MountFlags::empty(),
-            other => {
-                data.push(other);
-                MountFlags::empty()
-            }
-        };
-    }
-    let data = std::ffi::CString::new(data.join(","))?;
-    Ok(rustix::mount::mount(
-        "tmpfs",
-        target,
-        "tmpfs",
-        flags,
-        Some(data.as_c_str()),
-    )?)
 }
