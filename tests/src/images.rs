@@ -348,7 +348,11 @@ impl ImageParts {
     }
 }
 
-fn write_layout(directory: &Path, archives: &[Vec<u8>], config: &Value) {
+/// Writes the OCI image layout of an image of `archives` to `directory`.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write_layout(directory: &Path, archives: &[Vec<u8>], config: &Value) {
     let parts = ImageParts::new(archives, config);
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory that can be written");

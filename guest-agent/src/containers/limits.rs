@@ -113,9 +113,14 @@ fn bytes(limit: i64) -> String {
     }
 }
 
-/// The kernel's weight, 1 to 10000, for Docker's shares, 2 to 262144.
+/// The kernel's weight, 1 to 10000, for Docker's shares, 2 to 262144: the curve
+/// through both ends and the defaults, 1024 and 100, that OCI runtimes agreed on in
+/// 2025 and that the runtime used when the container was started.
 fn weight(shares: u64) -> u64 {
-    1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
+    let shares = u32::try_from(shares).unwrap_or(u32::MAX).clamp(2, 262_144);
+    let bits = f64::from(shares).log2();
+    let exponent = (bits * bits + 125.0 * bits) / 612.0 - 7.0 / 34.0;
+    (10_f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
 
 #[cfg(test)]
@@ -134,7 +139,7 @@ mod tests {
         assert_eq!(
             files(&resources),
             [
-                ("cpu.weight", "39".to_owned()),
+                ("cpu.weight", "100".to_owned()),
                 ("cpu.max", "20000 100000".to_owned()),
                 ("cpuset.cpus", "0-1".to_owned()),
                 ("memory.max", (64 << 20).to_string()),
@@ -150,7 +155,8 @@ mod tests {
         );
         let unlimited = json!({"memory": {"limit": 1 << 30, "swap": -1}});
         assert_eq!(files(&unlimited)[1], ("memory.swap.max", "max".to_owned()));
-        assert_eq!((weight(2), weight(262_144), weight(0)), (1, 10_000, 1));
+        let weights = [0, 2, 512, 1024, 262_144, u64::MAX].map(weight);
+        assert_eq!(weights, [1, 1, 59, 100, 10_000, 10_000]);
     }
 
     #[test]
@@ -160,7 +166,7 @@ mod tests {
         assert_eq!(
             changed(&files(&old), files(&new)),
             [
-                ("cpu.weight", "39".to_owned()),
+                ("cpu.weight", "100".to_owned()),
                 ("pids.max", "max".to_owned())
             ]
         );

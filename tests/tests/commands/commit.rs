@@ -211,7 +211,7 @@ fn what_is_exported_is_an_image_when_imported() {
         assert_eq!(image.inspect("{{len .RootFS.Layers}}"), "1");
         assert!(!image.inspect("{{json .Config}}").contains("origin"));
         let ran = dctl(&["run", "--rm", image.as_str()]);
-        assert_eq!(ran.text(), "x");
+        assert_eq!(ran.text(), "x\n/v:");
         ran.fails_with(1, "ls: /bin/vi: No such file or directory");
     }
     for (input, message) in [

@@ -83,7 +83,7 @@ fn limits_are_changed_while_it_runs() {
     assert_eq!(file("memory.swap.max"), (32 << 20).to_string());
     assert_eq!(file("cpu.max"), "50000 100000");
     assert_eq!(file("pids.max"), "50");
-    assert_eq!(file("cpu.weight"), "20");
+    assert_eq!(file("cpu.weight"), "59");
     let template = "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}";
     let memory = 96 << 20;
     assert_eq!(inspect(&name, template), format!("{memory} unless-stopped"));

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use tests::{
-    images::{ImageParts, Layer, digest},
+    images::{ImageParts, Layer, digest, write_layout},
     registry::Registry,
 };
 
@@ -28,20 +28,29 @@ fn digest_of(name: &str) -> String {
 #[test]
 fn an_unchanged_image_keeps_its_digest_in_another_repository() {
     let shared = shared();
-    let other = shared.registry.name("copies/busybox:1");
-    dctl(&["tag", &shared.busybox, &other]).success();
+    // One that no other test has in another shape.
+    let layout = tempfile::tempdir().unwrap();
+    let mut layer = Layer::new();
+    layer.file("bin/true", 0o755, &fs::read("/bin/busybox").unwrap());
+    let config = serde_json::json!({"Labels": {"only": "here"}});
+    write_layout(layout.path(), &[layer.finish()], &config);
+    shared.registry.push(layout.path(), "unchanged");
+    let source = shared.registry.name("unchanged");
+    let other = shared.registry.name("copies/unchanged:1");
+    dctl(&["pull", "-q", &source]).success();
+    dctl(&["tag", &source, &other]).success();
     let said = dctl(&["push", &other]).success().text();
-    assert!(said.contains("Mounted from busybox"), "{said}");
+    assert!(said.contains("Mounted from unchanged"), "{said}");
     assert!(said.contains("1: digest: sha256:"), "{said}");
-    assert_eq!(digest_of(&other), digest_of(&shared.busybox));
+    assert_eq!(digest_of(&other), digest_of(&source));
     let again = dctl(&["push", &other]).success().text();
     assert!(again.contains("Layer already exists"), "{again}");
     let digests = shared.installation.inspect(&other, "{{json .RepoDigests}}");
-    assert!(digests.contains("copies/busybox@sha256:"), "{digests}");
+    assert!(digests.contains("copies/unchanged@sha256:"), "{digests}");
     // What was pushed can be pulled.
-    dctl(&["rmi", &other]).success();
+    dctl(&["rmi", &other, &source]).success();
     dctl(&["pull", "-q", &other]).success();
-    dctl(&["run", "--rm", &other, "true"]).success();
+    dctl(&["run", "--rm", &other, "/bin/true"]).success();
     dctl(&["rmi", &other]).success();
 }
 

@@ -47,7 +47,7 @@ fn limits_are_those_of_the_cgroup() {
             "pids.max 20",
             "default 4950",
             &format!("{disk} rbps=1048576 wbps=2097152 riops=30 wiops=40"),
-            "weight 20",
+            "weight 59",
             "score -300",
             "1",
         ],
