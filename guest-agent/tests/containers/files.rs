@@ -322,7 +322,7 @@ fn files_are_copied_in_and_out_of_containers_that_run_or_not() {
     );
     assert_eq!(
         names(&get(&agent, &id, "/fast/.").unwrap()),
-        ["./", "memory"]
+        ["./", "./memory"]
     );
     assert_eq!(names(&get(&agent, &id, "/at-root").unwrap()), ["at-root"]);
     let stat = agent
