@@ -25,6 +25,7 @@ pub mod image;
 pub mod machine;
 pub mod methods;
 pub mod reference;
+pub mod replay;
 pub mod stats;
 pub mod volume;
 

@@ -1,0 +1,164 @@
+//! Exports: what a server gives to the guest, each under a name in the session's root.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+/// The longest name of an export, in bytes (`NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// A user and a group, as containers see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+}
+
+/// How a folder or file is exported.
+#[derive(Debug, Clone, Default)]
+pub struct ExportOptions {
+    /// Every change fails with EROFS.
+    pub read_only: bool,
+    /// Who stands for the user that runs the server: what this user owns on the host, and
+    /// no container has given to somebody else, is this user's and group's inside. Set it
+    /// to the user of the container that mounts the export; 0:0 by default.
+    pub owner: Owner,
+}
+
+/// An export was not added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The name can't be that of a directory entry.
+    #[error("{0:?} can't be the name of a share")]
+    Name(String),
+    /// There is one of this name.
+    #[error("there is a share named {0:?} already")]
+    Exists(String),
+    /// There is none of this name.
+    #[error("there is no share named {0:?}")]
+    Missing(String),
+    /// Only directories and regular files can be shared.
+    #[error("share {name:?}: {kind} can't be shared, only directories and regular files")]
+    Kind {
+        /// The export's name.
+        name: String,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// The host refused.
+    #[error("share {name:?}: {source}")]
+    Host {
+        /// The export's name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens what is to be exported. The path is the host user's: symbolic links in it are
+/// followed, as Docker does for the source of a bind mount.
+pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// One exported directory or file.
+#[derive(Debug)]
+pub(crate) struct Export {
+    pub(crate) name: String,
+    pub(crate) options: ExportOptions,
+    root: OwnedFd,
+    removed: AtomicBool,
+}
+
+impl Export {
+    /// The directory or file itself (`O_PATH`).
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Whether it is still exported.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.removed.load(Ordering::Acquire)
+    }
+}
+
+/// All exports, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Exports(RwLock<BTreeMap<String, Arc<Export>>>);
+
+impl Exports {
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        root: OwnedFd,
+        options: ExportOptions,
+    ) -> Result<(), ExportError> {
+        let unusable = name.is_empty()
+            || name.len() > NAME_MAX
+            || name == "."
+            || name == ".."
+            || name.contains(['/', '\0']);
+        if unusable {
+            return Err(ExportError::Name(name.to_owned()));
+        }
+        let stat = rustix::fs::fstat(&root).map_err(|error| ExportError::Host {
+            name: name.to_owned(),
+            source: error.into(),
+        })?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory | FileType::RegularFile => None,
+            FileType::Symlink => Some("a symbolic link"),
+            FileType::Fifo => Some("a FIFO"),
+            FileType::Socket => Some("a socket"),
+            _ => Some("a device"),
+        };
+        if let Some(kind) = kind {
+            let name = name.to_owned();
+            return Err(ExportError::Kind { name, kind });
+        }
+        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if exports.contains_key(name) {
+            return Err(ExportError::Exists(name.to_owned()));
+        }
+        let export = Export {
+            name: name.to_owned(),
+            options,
+            root,
+            removed: AtomicBool::new(false),
+        };
+        exports.insert(name.to_owned(), Arc::new(export));
+        Ok(())
+    }
+
+    /// Takes an export out; what the guest still knows of it is of no use from here on.
+    pub(crate) fn remove(&self, name: &str) -> Result<Arc<Export>, ExportError> {
+        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let export = exports
+            .remove(name)
+            .ok_or_else(|| ExportError::Missing(name.to_owned()))?;
+        export.removed.store(true, Ordering::Release);
+        Ok(export)
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
+        let name = std::str::from_utf8(name).ok()?;
+        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        exports.get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Export>> {
+        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        exports.values().cloned().collect()
+    }
+}

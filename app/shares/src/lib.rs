@@ -1,0 +1,26 @@
+//! The file-share server: host folders and files, given to a machine's guest as one
+//! FUSE file system.
+//!
+//! It answers requests of the FUSE protocol and knows no transport: the virtio-fs device
+//! and the vhost-user backend hand it requests that lie in guest memory
+//! ([`RequestBuffer`], [`ReplyBuffer`]) a stream's pump takes them from bytes.
+//! The root of the session is a read-only directory with one entry for each export;
+//! nothing outside an export is reached, whatever the guest sends.
+//!
+//! The guest is hostile. No request may panic, block for good, allocate without bound,
+//! follow a symbolic link or open anything but a regular file or a directory on the host.
+//! See `README.md` for the rules on owners, caching and limits.
+
+#![allow(dead_code)]
+
+mod exports;
+mod limits;
+mod server;
+mod transport;
+mod wire;
+
+pub use exports::{ExportError, ExportOptions, Owner, open_root};
+pub use limits::Limits;
+pub use server::Server;
+pub use transport::{Outcome, Pending, ReplyBuffer, RequestBuffer, WriteAt};
+pub use wire::{MINIMUM_REPLY, REPLY_HEADER, REQUEST_HEADER};
