@@ -4,7 +4,8 @@
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
 //! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
-//! [`machine`] (the machine itself), [`networks`], [`log`] and the
+//! [`machine`] (the machine itself), [`networks`], [`nftables`] over [`netlink`] (packet
+//! filters), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
 //! The agent never forks a container's process from itself: it is threaded. This
@@ -23,8 +24,12 @@ mod identity;
 mod images;
 mod log;
 mod machine;
+#[allow(dead_code, unused_imports, reason = "for networks and the way out")]
+mod netlink;
 #[allow(dead_code, reason = "its callers come one by one")]
 mod networks;
+#[allow(dead_code, unused_imports, reason = "for networks and the way out")]
+mod nftables;
 mod reaper;
 mod runtime;
 mod server;

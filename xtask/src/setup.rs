@@ -42,6 +42,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "debootstrap",
             "crun",
             "util-linux",
+            "nftables",
         ],
     ),
 ];
