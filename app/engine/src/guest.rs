@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dctl_machine::{Change, Changed, DriverKind, Error, Machine, Stage};
+use dctl_machine::{Change, Changed, DriverKind, Error, Machine, Stage, UserNamespace};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -24,6 +24,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn is_running(&self) -> BoxFuture<'_, bool>;
     /// What it is and how it does, for `GET /dctl/machine`.
     fn status(&self) -> BoxFuture<'_, Result<Value, Error>>;
+    /// The user namespace of containers that ask for none.
+    fn user_namespace(&self) -> BoxFuture<'_, Result<UserNamespace, Error>>;
     /// What the guest wrote to its console last.
     fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>>;
     /// Powers it off; fine when it is off.
@@ -65,6 +67,14 @@ impl Guest for Machine {
         async {
             let status = Machine::status(self).await?;
             serde_json::to_value(status).map_err(|error| Error::Monitor(error.to_string()))
+        }
+        .boxed()
+    }
+
+    fn user_namespace(&self) -> BoxFuture<'_, Result<UserNamespace, Error>> {
+        async {
+            let settings = Machine::settings(self).await?;
+            Ok(settings.userns.unwrap_or_default())
         }
         .boxed()
     }

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Machine, Result, Settings,
+    Error, Machine, Result, Settings, UserNamespace,
     blocking::blocking,
     boot::start_lock,
     disk,
@@ -30,6 +30,8 @@ pub struct Change {
     pub memory_mib: Option<u32>,
     /// Size of the data disk in GiB.
     pub disk_gib: Option<u32>,
+    /// The user namespace of containers that ask for none.
+    pub userns: Option<UserNamespace>,
 }
 
 /// What came of a [`Change`].
@@ -66,6 +68,7 @@ impl Change {
             memory_mib: self.memory_mib.or(settings.memory_mib),
             disk_gib: self.disk_gib.or(settings.disk_gib),
             driver: settings.driver,
+            userns: self.userns.or(settings.userns),
         };
         changed.check_ranges().map_err(Error::Unacceptable)?;
         Ok(changed)
@@ -167,16 +170,24 @@ mod tests {
                 cpus,
                 memory_mib,
                 disk_gib,
+                ..Change::default()
             })
         };
         let changed = change(Some(1), None, Some(2)).await.unwrap();
         assert!(!changed.restart_needed && changed.disk_grown.is_none());
         change(None, Some(300), None).await.unwrap();
+        let private = Change {
+            userns: Some(UserNamespace::Private),
+            ..Change::default()
+        };
+        let changed = machine.change(private).await.unwrap();
+        assert!(!changed.restart_needed);
         let settings = Settings::load(machine.files()).unwrap();
         assert_eq!(
             (settings.cpus, settings.memory_mib, settings.disk_gib),
             (Some(1), Some(300), Some(2))
         );
+        assert_eq!(settings.userns, Some(UserNamespace::Private));
     }
 
     #[tokio::test]

@@ -8,7 +8,8 @@
 //! [`qemu_supervisor`].
 //!
 //! A driver knows how to start a VM and reach its vsock. Nothing in this crate
-//! may know about containers or images.
+//! may know about containers or images; what [`Settings`] say of containers is the
+//! engine's to read.
 
 pub mod assets;
 mod blocking;
@@ -38,6 +39,6 @@ pub use drivers::{Choice, DriverKind, qemu::supervisor::main as qemu_supervisor}
 pub use error::{Error, Result};
 pub use machine::Machine;
 pub use paths::{DEFAULT_MACHINE, EngineFiles, Paths};
-pub use settings::{MAX_CPUS, MIN_MEMORY_MIB, Settings};
+pub use settings::{MAX_CPUS, MIN_MEMORY_MIB, Settings, UserNamespace};
 pub use state::{RunState, Stage, Status};
 pub use transfer::Progress;

@@ -195,6 +195,7 @@ impl Machine {
             driver,
             cpus: settings.cpus(),
             memory_mib: settings.memory_mib(),
+            userns: settings.userns.unwrap_or_default(),
             disk_size: match disk.size {
                 // There is none before the first boot.
                 0 => settings.disk_bytes(),
@@ -229,6 +230,15 @@ impl Machine {
         status.uptime_ms = Some(state.uptime_ms);
         status.balloon = control.balloon().await.ok();
         Ok(status)
+    }
+
+    /// What a user asks of it. Reads `machine.toml` alone.
+    ///
+    /// # Errors
+    /// [`Error::Settings`], [`Error::Io`].
+    pub async fn settings(&self) -> Result<Settings> {
+        let files = self.inner.files.clone();
+        blocking(move || Settings::load(&files)).await
     }
 
     /// Powers it off: presses the power button, and uses force when the guest does

@@ -3,7 +3,7 @@
 //! Absent fields stay absent in the file, so that a machine moved to another host
 //! gets that host's defaults.
 
-use std::{fs, io, num::NonZeroUsize, path::Path};
+use std::{fs, io, num::NonZeroUsize, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,33 @@ pub struct Settings {
     /// The driver; chosen by the probe unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<DriverKind>,
+    /// The user namespace of containers that ask for none; the machine's unless told.
+    /// The engine's affair: it counts for containers made from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<UserNamespace>,
+}
+
+/// Where the users of a machine's containers are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserNamespace {
+    /// In the machine's user namespace.
+    #[default]
+    Host,
+    /// In one of their own: their root is nobody in the machine.
+    Private,
+}
+
+impl FromStr for UserNamespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "host" => Ok(Self::Host),
+            "private" => Ok(Self::Private),
+            _ => Err(format!("'{text}' is neither host nor private")),
+        }
+    }
 }
 
 impl Settings {
@@ -158,13 +185,14 @@ mod tests {
         let settings = Settings {
             cpus: Some(3),
             driver: Some(DriverKind::Qemu),
+            userns: Some(UserNamespace::Private),
             ..Settings::default()
         };
         settings.save(&files).unwrap();
         assert_eq!(Settings::load(&files).unwrap(), settings);
         assert_eq!(
             fs::read_to_string(files.settings()).unwrap(),
-            "cpus = 3\ndriver = \"qemu\"\n"
+            "cpus = 3\ndriver = \"qemu\"\nuserns = \"private\"\n"
         );
         assert_eq!(fs::read_dir(files.directory()).unwrap().count(), 1);
     }
@@ -179,6 +207,7 @@ mod tests {
             ("disk-gib = 0", "disk-gib"),
             ("disk-gib = 99999999", "disk-gib"),
             ("driver = \"xen\"", "xen"),
+            ("userns = \"remap\"", "remap"),
             ("cpu = 1", "cpu"),
             ("cpus = \"many\"", "cpus"),
         ] {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    Choice, DEFAULT_MACHINE, DriverKind, Error, Paths, Result,
+    Choice, DEFAULT_MACHINE, DriverKind, Error, Paths, Result, UserNamespace,
     blocking::blocking,
     ending,
     lock::Lock,
@@ -109,6 +109,8 @@ pub struct Status {
     pub cpus: u8,
     /// Memory in MiB: what it runs with, or would.
     pub memory_mib: u32,
+    /// The user namespace of containers that ask for none.
+    pub userns: UserNamespace,
     /// Size of its data disk in bytes; zero before its first boot.
     pub disk_size: u64,
     /// What the disk takes on the host, in bytes.

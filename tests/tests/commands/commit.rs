@@ -156,6 +156,10 @@ fn a_container_that_runs_is_committed_and_goes_on() {
     let head = ["run", "-d", "--name", name.as_str(), &shared().busybox];
     let script = "echo x > /file; while :; do date +%N > /tmp/now; done";
     dctl(&[&head[..], &["sh", "-c", script]].concat()).success();
+    let begun = ["exec", name.as_str(), "test", "-s", "/tmp/now"];
+    tests::installation::wait_until("it has begun", tests::command::LONG, || {
+        dctl(&begun).code() == 0
+    });
     for options in [&[][..], &["--pause=false"]] {
         let image = ImageName::new();
         dctl(&[&["commit"], options, &[name.as_str(), image.as_str()]].concat()).success();

@@ -1,7 +1,7 @@
 //! What containers use and changed, and what happened: stats, top, ps, diff, events,
 //! port, prune, logs' details.
 
-use tests::command::LONG;
+use tests::{command::LONG, installation::wait_until};
 
 use crate::shared::{Name, dctl, shared};
 
@@ -27,7 +27,8 @@ fn stats_are_shown_once_and_live() {
     let fields: Vec<_> = used.split('|').collect();
     assert_eq!(fields[0], name.as_str());
     let percent: f64 = fields[1].trim_end_matches('%').parse().unwrap();
-    assert!(percent > 5.0, "{used}");
+    // How much of a CPU it has is the host's affair.
+    assert!(percent > 0.0, "{used}");
     assert!(fields[2].ends_with("/ 64MiB"), "{used}");
     assert_eq!(fields[3], "1");
     let table = dctl(&["stats", "--no-stream"]).success().text();
@@ -60,6 +61,9 @@ fn top_takes_options_of_ps() {
         let arguments = [&["top", name.as_str()], options].concat();
         dctl(&arguments).success().text()
     };
+    wait_until("the script has begun", LONG, || {
+        top(&[]).contains("sleep 600")
+    });
     assert!(top(&[]).starts_with("UID "), "{}", top(&[]));
     let own = top(&["-o", "pid,user,comm,args"]);
     assert!(own.lines().next().unwrap().starts_with("PID"), "{own}");

@@ -7,6 +7,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use dctl_machine::UserNamespace;
 use futures_util::stream;
 use guest_protocol::{
     chunks::ChunkReader,
@@ -73,12 +74,22 @@ pub(super) async fn create(
     if let Some(platform) = parameters.text("platform") {
         require_platform(&context, &image, platform).await?;
     }
+    let mut host_config = host.host_config.unwrap_or_default();
+    if host_config
+        .userns_mode
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty()
+        && context.agent.guest().user_namespace().await? == UserNamespace::Private
+    {
+        host_config.userns_mode = Some("private".to_owned());
+    }
     let request = ContainerCreate {
         name: parameters
             .text("name")
             .map(|name| name.trim_start_matches('/').to_owned()),
         config: Box::new(config),
-        host_config: Box::new(host.host_config.unwrap_or_default()),
+        host_config: Box::new(host_config),
     };
     let created = match context.agent.call(request.clone()).await {
         Err(error) if error.is_not_found() && has_starter(&context, &image) => {

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header::CACHE_CONTROL},
     response::IntoResponse,
 };
+use dctl_machine::UserNamespace;
 use guest_protocol::{
     docker::{
         LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo,
@@ -105,7 +106,12 @@ pub(super) async fn version(State(context): State<Context>) -> Json<SystemVersio
 /// `GET /info`
 pub(super) async fn info(State(context): State<Context>) -> Result<Json<SystemInfo>, ApiError> {
     let info = context.agent.call(MachineInfo {}).await?;
-    Ok(Json(describe(info)))
+    let mut described = describe(info);
+    if context.agent.guest().user_namespace().await? == UserNamespace::Private {
+        let options = described.security_options.get_or_insert_default();
+        options.push("name=userns".to_owned());
+    }
+    Ok(Json(described))
 }
 
 fn describe(info: Info) -> SystemInfo {

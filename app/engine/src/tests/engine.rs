@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::http::Method;
-use dctl_machine::{Change, Changed, DriverKind, Error};
+use dctl_machine::{Change, Changed, DriverKind, Error, UserNamespace};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -56,6 +56,10 @@ impl Guest for SocketGuest {
 
     fn status(&self) -> BoxFuture<'_, Result<Value, Error>> {
         async { Ok(json!({"state": "off"})) }.boxed()
+    }
+
+    fn user_namespace(&self) -> BoxFuture<'_, Result<UserNamespace, Error>> {
+        async { Ok(UserNamespace::default()) }.boxed()
     }
 
     fn console_log(&self) -> BoxFuture<'_, Result<Vec<u8>, Error>> {

@@ -75,8 +75,9 @@ fn a_quota_of_20_ms_in_each_100_is_a_fifth_of_a_cpu() {
         .collect();
     // Microseconds of CPU, hundredths of a second.
     let share = numbers[0] / (numbers[1] * 10_000.0);
-    assert!((0.14..0.26).contains(&share), "{share}: {said}");
-    assert!(numbers[2] > 10.0, "{said}");
+    // A host that is busy gives less; nothing gives more.
+    assert!((0.04..0.26).contains(&share), "{share}: {said}");
+    assert!(numbers[2] > 2.0, "{said}");
 }
 
 #[test]
@@ -154,6 +155,7 @@ fn disks_are_as_slow_as_they_are_told() {
         let line = said.lines().find_map(|line| line.strip_prefix(what));
         line.unwrap().trim().parse::<f64>().unwrap() / 100.0
     };
+    // Hosts that are busy are slower: there is no upper bound.
     // 3 MiB at 1 MiB a second.
     let said = inside(
         &[
@@ -162,8 +164,9 @@ fn disks_are_as_slow_as_they_are_told() {
         ],
         measure,
     );
-    assert!((2.0..8.0).contains(&time(&said, "written")), "{said}");
-    assert!((2.0..8.0).contains(&time(&said, "read")), "{said}");
+    assert!(time(&said, "written") > 2.0, "{said}");
+    assert!(time(&said, "read") > 2.0, "{said}");
+    let throttled = time(&said, "written") + time(&said, "read");
     // 48 operations, 20 a second.
     let said = inside(
         &[
@@ -172,11 +175,11 @@ fn disks_are_as_slow_as_they_are_told() {
         ],
         measure,
     );
-    assert!((1.5..8.0).contains(&time(&said, "written")), "{said}");
-    assert!((1.5..8.0).contains(&time(&said, "read")), "{said}");
+    assert!(time(&said, "written") > 1.5, "{said}");
+    assert!(time(&said, "read") > 1.5, "{said}");
     let said = inside(&[], measure);
     let free = time(&said, "written") + time(&said, "read");
-    assert!(free < 2.0, "{said}");
+    assert!(free < throttled / 2.0, "{free} of {throttled}: {said}");
 }
 
 #[test]

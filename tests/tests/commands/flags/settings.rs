@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::{Value, json};
+use tests::command::LONG;
 
 use super::inside;
 use crate::shared::{Name, dctl, shared};
@@ -86,12 +87,14 @@ fn the_stop_signal_and_its_patience() {
             script,
         ];
         dctl(&[&["run", "-d"], options, &tail].concat()).success();
+        let mut logs = shared().installation.start(&["logs", "-f", name.as_str()]);
+        logs.wait_for_output("ready", LONG);
         dctl(&["stop", name.as_str()]).success();
         shared()
             .installation
             .inspect(name.as_str(), "{{.State.ExitCode}}")
     };
-    let trap = "trap 'exit 7' INT; while :; do sleep 0.1; done";
+    let trap = "trap 'exit 7' INT; echo ready; while :; do sleep 0.1; done";
     assert_eq!(stop(&["--stop-signal=INT", "--stop-timeout=60"], trap), "7");
     // As PID 1 it ignores what it has no trap for.
     assert_eq!(

@@ -45,7 +45,7 @@ pub(crate) enum MachineCommand {
     /// Remove the machine with all that is in it
     #[command(visible_alias = "remove")]
     Rm(RemoveArguments),
-    /// Change processors, memory or disk of the machine
+    /// Change processors, memory, disk or user namespace of the machine
     Set(settings::SetArguments),
     /// Open a shell in the machine, outside of all containers
     Shell(ShellArguments),

@@ -1,7 +1,8 @@
-//! `machine create` and `machine set`: what a machine is given.
+//! `machine create` and `machine set`: what a machine is given, and how it keeps its
+//! containers.
 
 use clap::Args;
-use dctl_machine::{Change, Changed, DriverKind, Machine, Paths};
+use dctl_machine::{Change, Changed, DriverKind, Machine, Paths, UserNamespace};
 
 use super::{Environment, Name};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     options::resources,
 };
 
-/// Processors, memory and disk.
+/// What a machine is given.
 #[derive(Debug, Args)]
 pub(crate) struct Size {
     /// Number of virtual CPUs
@@ -23,6 +24,10 @@ pub(crate) struct Size {
     /// than is used, and can grow, not shrink
     #[arg(long, value_name = "SIZE", value_parser = whole::<GIB>)]
     disk: Option<u32>,
+    /// User namespace of containers made from now on, unless their --userns says
+    /// otherwise: "private" (of their own) or "host" (the machine's)
+    #[arg(long, value_name = "MODE")]
+    userns: Option<UserNamespace>,
 }
 
 /// Arguments of `machine create`.
@@ -66,6 +71,7 @@ impl Size {
             cpus: self.cpus,
             memory_mib: self.memory,
             disk_gib: self.disk,
+            userns: self.userns,
         }
     }
 }
@@ -92,7 +98,7 @@ pub(super) async fn set(
     let change = arguments.size.change();
     if change == Change::default() {
         return Err(Failure::new(
-            "nothing to change: give --cpus, --memory or --disk",
+            "nothing to change: give --cpus, --memory, --disk or --userns",
         ));
     }
     let client = environment.engine().await?;

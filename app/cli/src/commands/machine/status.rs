@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dctl_machine::{DEFAULT_MACHINE, Machine, Paths};
+use dctl_machine::{DEFAULT_MACHINE, Machine, Paths, UserNamespace};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -65,6 +65,8 @@ pub(super) struct Status {
     pub(super) driver: Option<Choice>,
     cpus: u32,
     memory_mib: u64,
+    #[serde(default)]
+    userns: UserNamespace,
     disk_size: u64,
     disk_used: u64,
     process_id: Option<u32>,
@@ -121,6 +123,9 @@ fn describe(status: &Status) -> String {
                 human::binary_size(status.disk_used)
             ),
         ));
+    }
+    if status.userns == UserNamespace::Private {
+        lines.push(("Userns", "private".to_owned()));
     }
     if let Some(choice) = &status.driver {
         lines.push(("Driver", format!("{} ({})", choice.driver, choice.reason)));
