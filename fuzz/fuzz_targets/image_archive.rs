@@ -12,6 +12,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../guest-agent/src/images"]
 #[allow(dead_code, unused_imports)]
 mod images {
+    mod compression;
     pub mod description;
     pub mod overlay;
     mod space;

@@ -20,15 +20,14 @@ use tokio::{
     sync::mpsc,
 };
 
+use super::compression::decompressed;
+
 /// The largest chunk in the channel, in bytes.
 const CHUNK: usize = 256 * 1024;
 /// How many chunks wait in it.
 const CHUNKS: usize = 4;
 /// How much is decompressed at a time.
 const BUFFER: usize = 128 * 1024;
-/// The largest window that a zstd stream may ask for, as a power of two: 128 MiB,
-/// what `zstd --ultra -22` writes and other decoders take.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Why a layer's stream ended before its layer did.
 #[derive(Debug, thiserror::Error)]
@@ -192,18 +191,7 @@ impl LayerStream {
         compression: Compression,
         aborted: Arc<AtomicBool>,
     ) -> Result<Self, StreamError> {
-        let inner: Box<dyn Read + Send> = match compression {
-            Compression::None => Box::new(incoming),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(incoming)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(incoming)
-                    .map_err(|error| StreamError::of(&error))?;
-                decoder
-                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                    .map_err(|error| StreamError::of(&error))?;
-                Box::new(decoder)
-            }
-        };
+        let inner = decompressed(incoming, compression).map_err(|error| StreamError::of(&error))?;
         let hashing = Hashing {
             inner,
             hasher: Sha256::new(),

@@ -24,6 +24,7 @@
 //! from an interruption and goes away when the store is opened.
 
 mod archive;
+mod compression;
 mod description;
 mod import;
 mod layers;

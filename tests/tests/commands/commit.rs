@@ -221,7 +221,7 @@ fn what_is_exported_is_an_image_when_imported() {
     for (input, message) in [
         (&b""[..], "the archive is empty"),
         (b"no archive", "the archive is truncated"),
-        (b"BZh91AY", "compressed with bzip2 are not supported"),
+        (b"BZh91AY", "its compressed data is damaged"),
     ] {
         shared()
             .installation

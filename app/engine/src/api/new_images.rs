@@ -27,9 +27,6 @@ use crate::{
     registry::Platform,
 };
 
-/// How many bytes tell how an archive is compressed.
-const MAGIC: usize = 6;
-
 /// `POST /commit`
 pub(super) async fn commit(
     State(context): State<Context>,
@@ -167,50 +164,18 @@ async fn bring(
 ) -> Result<NewLayer, ApiError> {
     let mut archive = std::pin::pin!(archive);
     let mut head = Vec::new();
-    while head.len() < MAGIC {
+    while head.len() < Compression::MAGIC {
         match archive.next().await {
             Some(Ok(piece)) => head.extend_from_slice(&piece),
             Some(Err(error)) => return Err(ApiError::bad_request(error.to_string())),
             None => break,
         }
     }
-    let compression = compression(&head)?;
+    if head.is_empty() {
+        return Err(ApiError::bad_request("the archive is empty"));
+    }
+    let compression = Compression::of(&head);
     let ((), guest) = context.agent.open(LayerImportNew { compression }).await?;
     let head = stream::once(future::ready(Ok(Bytes::from(head))));
     upload::<LayerImportNew, NewLayer>(guest, head.chain(archive)).await
-}
-
-/// How an archive is compressed that begins with these bytes.
-fn compression(head: &[u8]) -> Result<Compression, ApiError> {
-    let unsupported = |name: &str| {
-        ApiError::bad_request(format!(
-            "archives compressed with {name} are not supported: decompress it first"
-        ))
-    };
-    match head {
-        [] => Err(ApiError::bad_request("the archive is empty")),
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::Zstd),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(unsupported("xz")),
-        [b'B', b'Z', b'h', ..] => Err(unsupported("bzip2")),
-        _ => Ok(Compression::None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compression_is_told_by_the_first_bytes() {
-        assert_eq!(compression(&[0x1f, 0x8b, 8]).unwrap(), Compression::Gzip);
-        assert_eq!(
-            compression(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0]).unwrap(),
-            Compression::Zstd
-        );
-        assert_eq!(compression(b"etc/pa").unwrap(), Compression::None);
-        assert!(compression(b"BZh91A").is_err());
-        assert!(compression(b"\xfd7zXZ\0").is_err());
-        assert!(compression(b"").is_err());
-    }
 }

@@ -1,7 +1,10 @@
 //! Which images an archive holds, by what it says itself: `manifest.json`, as
 //! `docker save` writes, or the `index.json` of an OCI image layout.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
 
 use guest_protocol::{
     AgentError,
@@ -133,13 +136,11 @@ fn layers(
 
 /// How a file is compressed, by how it begins.
 fn compression(file: &Found) -> io::Result<Compression> {
-    let mut magic = [0; 4];
-    let length = io::Read::read(&mut std::fs::File::open(&file.path)?, &mut magic)?;
-    Ok(match &magic[..length] {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
-        _ => Compression::None,
-    })
+    let mut magic = Vec::with_capacity(Compression::MAGIC);
+    std::fs::File::open(&file.path)?
+        .take(Compression::MAGIC as u64)
+        .read_to_end(&mut magic)?;
+    Ok(Compression::of(&magic))
 }
 
 /// An OCI image index.

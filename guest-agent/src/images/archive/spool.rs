@@ -6,15 +6,16 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Cursor, Read, Write},
     path::{Path, PathBuf},
 };
 
-use guest_protocol::{AgentError, ErrorKind};
+use guest_protocol::{AgentError, ErrorKind, image::Compression};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::images::{
+    compression,
     space::Spending,
     unpack::{
         ArchiveError,
@@ -230,22 +231,17 @@ fn normal(path: &[u8]) -> Result<Vec<u8>, AgentError> {
 }
 
 /// Takes off the compression that `stream` begins with, if any.
-fn decompressed(mut stream: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let magic = stream.fill_buf()?;
-    Ok(if magic.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(stream)))
-    } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(
-            stream,
-        )?))
-    } else if magic.starts_with(b"\xfd7zXZ") || magic.starts_with(b"BZh") {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "it is compressed with xz or bzip2: decompress it first",
-        ));
-    } else {
-        Box::new(stream)
-    })
+fn decompressed(mut stream: impl Read + Send + 'static) -> io::Result<impl Read> {
+    let mut magic = Vec::with_capacity(Compression::MAGIC);
+    (&mut stream)
+        .take(Compression::MAGIC as u64)
+        .read_to_end(&mut magic)?;
+    let compression = Compression::of(&magic);
+    let stream = BufReader::new(Cursor::new(magic).chain(stream));
+    Ok(BufReader::new(compression::decompressed(
+        stream,
+        compression,
+    )?))
 }
 
 /// An archive that is not what it should be.
