@@ -21,4 +21,5 @@ mod shared;
 mod streams;
 mod terminal;
 mod usage;
+mod user_namespaces;
 mod volumes;

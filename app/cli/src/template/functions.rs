@@ -4,7 +4,10 @@ use std::{cmp::Ordering, fmt::Write as _};
 
 use serde_json::Value;
 
-use super::{printf, render::Datum};
+use super::{
+    datum::{Datum, display},
+    printf,
+};
 
 /// The longest padding, in characters.
 const MAX_PADDING: usize = 1024;
@@ -30,6 +33,9 @@ pub(super) fn call(name: &str, arguments: Vec<Datum>) -> Result<Datum, String> {
     // renderer does itself.
     if let ("not", [value]) = (name, arguments.as_slice()) {
         return Ok(Datum::Present(Value::Bool(!value.is_true())));
+    }
+    if let ("json", [Datum::Nil(_)]) = (name, arguments.as_slice()) {
+        return Ok(Datum::Present(Value::from("null")));
     }
     let arguments = arguments
         .into_iter()
@@ -221,33 +227,4 @@ fn url_query(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// A value as Go prints it.
-pub(super) fn display(value: &Value) -> String {
-    match value {
-        Value::Null => "<no value>".into(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(nested).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_by_key(|(name, _)| *name);
-            let fields: Vec<_> = fields
-                .into_iter()
-                .map(|(name, value)| format!("{name}:{}", nested(value)))
-                .collect();
-            format!("map[{}]", fields.join(" "))
-        }
-    }
-}
-
-fn nested(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        other => display(other),
-    }
 }

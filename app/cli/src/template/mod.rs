@@ -5,6 +5,8 @@
 //! functions that Docker and Go offer for formatting. What is not supported is an
 //! error when the template is parsed, never silently something else.
 
+mod datum;
+mod docker_types;
 mod functions;
 mod lexer;
 mod parser;
@@ -121,7 +123,7 @@ mod tests {
             ("{{or .State.Health .Name}}", "/web"),
             ("{{ne 1 2}}{{lt 1 2}}{{ge 1 2}}", "truetruefalse"),
             ("{{`raw`}}{{\"\\t\"}}|", "raw\t|"),
-            ("{{.State.Health}}", "<no value>"),
+            ("{{.State.Health}}", "<nil>"),
             ("{{json .Quote}}", r#""a\"\u003cb\u003e""#),
             ("{{len .Name}}", "4"),
             ("{{slice .Name 1}}", "web"),

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::functions::display;
+use super::datum::display;
 
 /// The widest field and the longest fraction, in characters.
 const MAX_WIDTH: usize = 1024;

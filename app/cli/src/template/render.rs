@@ -3,41 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::{
-    functions,
+    datum::{Datum, display},
+    docker_types, functions,
     parser::{Node, Operand, Pipeline},
 };
-
-/// A value on its way through a template.
-#[derive(Debug, Clone)]
-pub(super) enum Datum {
-    /// There is one.
-    Present(Value),
-    /// A field that is not there: false in a condition, an error in print. Fields
-    /// that an engine leaves out when they are empty can be tested this way.
-    Missing(String),
-}
-
-impl Datum {
-    /// The value, or an error that names the field.
-    pub(super) fn required(self) -> Result<Value, String> {
-        match self {
-            Self::Present(value) => Ok(value),
-            Self::Missing(path) => Err(format!("there is no field {path}")),
-        }
-    }
-
-    /// Go's truth: not zero, not empty.
-    pub(super) fn is_true(&self) -> bool {
-        match self {
-            Self::Missing(_) | Self::Present(Value::Null) => false,
-            Self::Present(Value::Bool(value)) => *value,
-            Self::Present(Value::Number(number)) => number.as_f64() != Some(0.0),
-            Self::Present(Value::String(text)) => !text.is_empty(),
-            Self::Present(Value::Array(items)) => !items.is_empty(),
-            Self::Present(Value::Object(fields)) => !fields.is_empty(),
-        }
-    }
-}
 
 /// How many parts are applied at most, and how much they print: ranges in ranges
 /// could go on for longer than anybody waits.
@@ -114,11 +83,15 @@ impl Renderer<'_> {
         match node {
             Node::Text(text) => self.output.push_str(text),
             Node::Output(pipeline) => {
-                let value = self.pipeline(pipeline, dot)?.required()?;
+                let value = self.pipeline(pipeline, dot)?;
+                let is_nil = matches!(value, Datum::Nil(Value::Null));
+                let value = value.required()?;
                 if pipeline.assigns {
                     self.assign(&pipeline.declared, &value)?;
+                } else if is_nil && pipeline.declared.is_empty() {
+                    self.output.push_str("<nil>");
                 } else if pipeline.declared.is_empty() {
-                    self.output.push_str(&functions::display(&value));
+                    self.output.push_str(&display(&value));
                 } else {
                     self.declare(&pipeline.declared, &[value]);
                 }
@@ -185,10 +158,7 @@ impl Renderer<'_> {
                     .collect()
             }
             other => {
-                return Err(format!(
-                    "range can't iterate over {}",
-                    functions::display(&other)
-                ));
+                return Err(format!("range can't iterate over {}", display(&other)));
             }
         };
         if elements.is_empty() {
@@ -241,7 +211,7 @@ impl Renderer<'_> {
     }
 
     fn declare_present(&mut self, names: &[String], value: Datum) {
-        if let Datum::Present(value) = value {
+        if let Ok(value) = value.required() {
             self.declare(names, std::slice::from_ref(&value));
         }
     }
@@ -359,8 +329,20 @@ fn follow(value: &Value, path: &[String]) -> Datum {
                     .map(|(_, value)| value)
             })
         });
+        let empty = || {
+            let parent = depth.checked_sub(1).map(|above| path[above].as_str());
+            docker_types::empty(value.as_object()?, parent, name)
+        };
         match found {
+            Some(Value::Null) if depth + 1 == path.len() => {
+                return empty().unwrap_or(Datum::Present(Value::Null));
+            }
             Some(found) => value = found,
+            None if depth + 1 == path.len()
+                && let Some(empty) = empty() =>
+            {
+                return empty;
+            }
             // As in Go, any key may be asked of a map.
             None if depth > 0 && MAPS.contains(&path[depth - 1].as_str()) => {
                 return Datum::Present(Value::Null);
