@@ -33,6 +33,9 @@ impl Peer {
 /// The loopback interface of the lab's host, seen from within the lab.
 pub(crate) const HOST: &str = "10.0.2.2";
 
+/// What a lab may take, in seconds: its boot, and tasks of a few commands.
+pub(crate) const SHORT: u32 = 1200;
+
 const SCRIPT: &str = include_str!("peers.sh");
 
 /// What a task printed: names and milliseconds.
@@ -50,12 +53,13 @@ impl Figures {
     }
 }
 
-/// Runs a task of the script in a lab of its own.
+/// Runs a task of the script in a lab of its own, which may take so many seconds.
 pub(crate) fn measure(
     options: &Options,
     peer: Peer,
     task: &str,
     arguments: &[&str],
+    seconds: u32,
 ) -> Result<Figures> {
     let lab = options
         .lab
@@ -73,7 +77,7 @@ pub(crate) fn measure(
             "--cpus",
             "2",
             "--seconds",
-            "1200",
+            &seconds.to_string(),
         ])
         .args(["--", "/bin/sh", "-c", SCRIPT, "peers.sh"])
         .arg(packages)

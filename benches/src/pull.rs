@@ -39,7 +39,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let port = image.split_once(':').map_or("", |(_, rest)| rest);
     let image = format!("{}:{port}", peers::HOST);
     for peer in [Peer::Podman, Peer::Docker] {
-        let figures = peers::measure(options, peer, "pull", &[&image, &rounds.to_string()])?;
+        let figures = peers::measure(
+            options,
+            peer,
+            "pull",
+            &[&image, &rounds.to_string()],
+            peers::SHORT,
+        )?;
         let theirs = median(&figures.of("pull")).context("nothing was measured")?;
         compare("pull of 500 MB", ours, peer.name(), theirs, "ms", 0.7);
     }

@@ -240,7 +240,7 @@ mod tests {
             memory_mib in proptest::option::of(MIN_MEMORY_MIB..=1024 * 1024),
             disk_gib in proptest::option::of(1..=MAX_DISK_GIB),
         ) {
-            let settings = Settings { cpus, memory_mib, disk_gib, driver: Some(DriverKind::Kvm) };
+            let settings = Settings { cpus, memory_mib, disk_gib, driver: Some(DriverKind::Kvm), userns: None };
             let text = toml::to_string(&settings).unwrap();
             prop_assert_eq!(Settings::parse(&text, Path::new("machine.toml")).unwrap(), settings);
         }

@@ -106,7 +106,7 @@ fn it_is_committed_restarted_copied_and_changed() {
     let owner = (entry.header().uid().unwrap(), entry.header().gid().unwrap());
     assert_eq!(owner, (5, 6));
     let diff = dctl(&["diff", name.as_str()]).success().text();
-    assert_eq!(diff, "A /copied\nA /runs");
+    assert_eq!(diff, "A /copied\nA /data\nA /runs");
 
     // An image of it is for everybody.
     let image = format!("{}-image", name.as_str());
@@ -131,7 +131,7 @@ fn it_is_committed_restarted_copied_and_changed() {
     );
     dctl(&["pause", name.as_str()]).success();
     dctl(&["unpause", name.as_str()]).success();
-    let top = dctl(&["top", name.as_str(), "-o", "uid,comm"])
+    let top = dctl(&["top", name.as_str(), "-o", "pid,uid,comm"])
         .success()
         .text();
     assert!(top.contains("100000") && top.contains("sleep"), "{top}");
