@@ -6,7 +6,7 @@
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
 //! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
 //! what is in it, and [`volumes`] is about what is mounted.
-//! [`records`] keeps it all on the data disk; [`spec`] says what the process is to
+//! [`records`] keeps it all on the data disk ([`paths`] says where); [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
 //! Locking: an [`Entry`]'s `lifecycle` is held across start, stop, rename and
@@ -23,8 +23,10 @@ mod exec;
 pub(crate) mod files;
 mod health;
 mod limits;
+mod log;
 mod mount_points;
 mod names;
+mod paths;
 mod pause;
 mod records;
 mod remove;
@@ -41,7 +43,7 @@ mod user_namespace;
 mod volumes;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -54,8 +56,11 @@ use guest_protocol::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-pub(crate) use self::events::Events;
-use self::records::{Record, Records};
+pub(crate) use self::{events::Events, log::LogSource, paths::Paths};
+use self::{
+    log::{keeps_log, log_attributes, log_limits},
+    records::{Record, Records},
+};
 use crate::{
     clock,
     error::{Context, Result},
@@ -63,68 +68,12 @@ use crate::{
     images::{ImageStore, ImageUser, overlay},
     reaper::Reaper,
     runtime::Runtime,
-    stdio::{
-        Shape, Stdio,
-        json_log::{Limits, Progress},
-    },
+    stdio::{Shape, Stdio, json_log::Progress},
     volumes::{Mounted, Volumes},
 };
 
 /// Exit code of a container that was running when the machine went down.
 const LOST: i64 = 137;
-
-/// Where things are.
-#[derive(Debug, Clone)]
-pub(crate) struct Paths {
-    /// The data disk.
-    pub(crate) data: PathBuf,
-    /// What need not survive a boot.
-    pub(crate) run: PathBuf,
-    /// This program, for containers that want an init process.
-    pub(crate) program: PathBuf,
-}
-
-impl Paths {
-    fn containers(&self) -> PathBuf {
-        self.data.join("containers")
-    }
-
-    fn container(&self, id: &str) -> PathBuf {
-        self.containers().join(id)
-    }
-
-    fn rootfs(&self, id: &str) -> PathBuf {
-        self.container(id).join("merged")
-    }
-
-    fn log(&self, id: &str) -> PathBuf {
-        self.container(id).join(format!("{id}-json.log"))
-    }
-
-    fn bundle(&self, id: &str) -> PathBuf {
-        self.run.join("containers").join(id)
-    }
-
-    /// The `/dev/shm` of a container that others may share.
-    fn shared_memory(&self, id: &str) -> PathBuf {
-        self.bundle(id).join("shm")
-    }
-
-    /// Where files of a container in a user namespace are mounted.
-    fn mapped(&self, id: &str) -> PathBuf {
-        self.bundle(id).join("mapped")
-    }
-
-    fn runtime_state(&self) -> PathBuf {
-        self.run.join("runtime")
-    }
-
-    fn console(&self, id: &str) -> PathBuf {
-        // Short: a socket's path has 108 bytes at most.
-        self.run
-            .join(format!("console-{}", &id[..id.len().min(16)]))
-    }
-}
 
 /// All containers. Clones share them.
 #[derive(Debug, Clone)]
@@ -244,68 +193,6 @@ fn shape(container: &Container) -> Shape {
         open_stdin: container.config.open_stdin == Some(true),
         stdin_once: container.config.stdin_once == Some(true),
     }
-}
-
-fn log_driver(container: &Container) -> &str {
-    container
-        .host_config
-        .log_config
-        .as_ref()
-        .and_then(|log| log.typ.as_deref())
-        .unwrap_or_default()
-}
-
-/// Whether the container's output is kept: by every driver but `none`.
-fn keeps_log(container: &Container) -> bool {
-    log_driver(container) != "none"
-}
-
-/// An option of its log driver.
-fn log_option<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
-    let log = container.host_config.log_config.as_ref()?;
-    log.config.as_ref()?.get(name).map(String::as_str)
-}
-
-fn log_limits(container: &Container) -> std::result::Result<Limits, String> {
-    // The driver `local` is a json-file with other limits.
-    let (size, files) = match log_driver(container) {
-        "local" => (Some("20m"), Some("5")),
-        _ => (None, None),
-    };
-    Limits::parse(
-        log_option(container, "max-size").or(size),
-        log_option(container, "max-file").or(files),
-    )
-}
-
-/// The labels and variables that are logged with its output: those that the options
-/// `labels` and `env` name.
-fn log_attributes(container: &Container) -> BTreeMap<String, String> {
-    let named = |option: &str| {
-        let list = log_option(container, option).unwrap_or_default();
-        list.split(',').filter(|name| !name.is_empty())
-    };
-    let labels = container.config.labels.as_ref();
-    let labels = named("labels").filter_map(|name| {
-        let value = labels?.get(name)?;
-        Some((name.to_owned(), value.clone()))
-    });
-    let variables = named("env").filter_map(|name| {
-        let variables = container.config.env.iter().flatten();
-        let mut variables = variables.filter_map(|variable| variable.split_once('='));
-        let (_, value) = variables.find(|(known, _)| *known == name)?;
-        Some((name.to_owned(), value.to_owned()))
-    });
-    labels.chain(variables).collect()
-}
-
-/// A container's log, for whoever reads it.
-#[derive(Debug)]
-pub(crate) struct LogSource {
-    pub(crate) path: PathBuf,
-    pub(crate) limits: Limits,
-    pub(crate) progress: watch::Receiver<Progress>,
-    pub(crate) tty: bool,
 }
 
 /// A wait that is registered.
