@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -77,14 +77,16 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) struct Export {
     pub(crate) name: String,
     pub(crate) options: ExportOptions,
-    root: OwnedFd,
+    /// Tells this export from others that had its name before.
+    pub(crate) serial: u64,
+    root: Arc<OwnedFd>,
     removed: AtomicBool,
 }
 
 impl Export {
     /// The directory or file itself (`O_PATH`).
-    pub(crate) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub(crate) fn root(&self) -> &Arc<OwnedFd> {
+        &self.root
     }
 
     /// Whether it is still exported.
@@ -95,7 +97,10 @@ impl Export {
 
 /// All exports, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Exports(RwLock<BTreeMap<String, Arc<Export>>>);
+pub(crate) struct Exports {
+    by_name: RwLock<BTreeMap<String, Arc<Export>>>,
+    serials: AtomicU64,
+}
 
 impl Exports {
     pub(crate) fn add(
@@ -127,14 +132,15 @@ impl Exports {
             let name = name.to_owned();
             return Err(ExportError::Kind { name, kind });
         }
-        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut exports = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         if exports.contains_key(name) {
             return Err(ExportError::Exists(name.to_owned()));
         }
         let export = Export {
             name: name.to_owned(),
             options,
-            root,
+            serial: self.serials.fetch_add(1, Ordering::Relaxed),
+            root: Arc::new(root),
             removed: AtomicBool::new(false),
         };
         exports.insert(name.to_owned(), Arc::new(export));
@@ -143,7 +149,7 @@ impl Exports {
 
     /// Takes an export out; what the guest still knows of it is of no use from here on.
     pub(crate) fn remove(&self, name: &str) -> Result<Arc<Export>, ExportError> {
-        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut exports = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let export = exports
             .remove(name)
             .ok_or_else(|| ExportError::Missing(name.to_owned()))?;
@@ -153,12 +159,12 @@ impl Exports {
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
         let name = std::str::from_utf8(name).ok()?;
-        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let exports = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         exports.get(name).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Export>> {
-        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let exports = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         exports.values().cloned().collect()
     }
 }

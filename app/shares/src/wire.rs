@@ -80,7 +80,6 @@ pub(crate) mod init {
     pub(crate) const PARALLEL_DIROPS: u32 = 1 << 18;
     pub(crate) const MAX_PAGES: u32 = 1 << 22;
     pub(crate) const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
-    pub(crate) const INIT_EXT: u32 = 1 << 30;
 }
 
 /// Which fields of SETATTR count.
@@ -123,10 +122,6 @@ impl<'a> Fields<'a> {
         let (field, rest) = self.0.split_first_chunk().ok_or(Short)?;
         self.0 = rest;
         Ok(*field)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Short> {
-        self.take().map(u16::from_ne_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Short> {
