@@ -40,6 +40,9 @@ pub struct Installation {
     _cleaner: Child,
 }
 
+/// Where dctl remembers, below its home, that it has asked.
+const ASKED: &str = "data/docker-context-offered";
+
 /// A process of an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -62,6 +65,10 @@ impl Installation {
             .tempdir_in("/tmp")
             .expect("a directory in /tmp")
             .keep();
+        // At a terminal the first `run` asks about Docker's client; see
+        // [`Installation::forget_that_it_was_asked`].
+        fs::create_dir(home.join("data")).expect("a directory in the home");
+        fs::write(home.join(ASKED), "").expect("a file in the home");
         let cleaner = Command::new("sh")
             .args(["-c", CLEANER, "cleaner"])
             .args([&home, &program])
@@ -77,6 +84,14 @@ impl Installation {
             home,
             _cleaner: cleaner,
         }
+    }
+
+    /// Has the first `run` at a terminal ask whether docker shall use dctl.
+    ///
+    /// # Panics
+    /// If that was done before.
+    pub fn forget_that_it_was_asked(&self) {
+        fs::remove_file(self.home.join(ASKED)).expect("a file in the home");
     }
 
     /// Its home.

@@ -8,7 +8,7 @@
 
 mod client;
 mod commands;
-mod credentials;
+mod docker_config;
 mod failure;
 mod launcher;
 mod options;

@@ -7,6 +7,7 @@
 mod archives;
 mod commit;
 mod containers;
+mod contexts;
 mod copy;
 mod exec;
 mod flags;

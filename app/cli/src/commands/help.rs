@@ -19,6 +19,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
         "Management commands",
         &[
             "container",
+            "context",
             "image",
             "machine",
             "manifest",
@@ -36,6 +37,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "create",
             "diff",
             "doctor",
+            "env",
             "events",
             "export",
             "history",

@@ -9,7 +9,10 @@ use serde_json::json;
 use super::Environment;
 use crate::{
     client::Call,
-    credentials::{self, Configuration, Credentials, DOCKER_HUB, Stored},
+    docker_config::{
+        Configuration,
+        credentials::{self, Credentials, DOCKER_HUB, Stored},
+    },
     failure::{self, Failure},
     session::{confirm, terminal},
 };

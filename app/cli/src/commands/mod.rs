@@ -7,6 +7,7 @@ mod changes;
 mod container;
 mod container_options;
 mod container_prune;
+mod context;
 mod copy;
 mod disk_usage;
 mod exec;
@@ -102,6 +103,9 @@ enum Command {
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Manage how docker, Compose and other tools find dctl
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -139,6 +143,8 @@ enum Command {
     Diff(changes::DiffArguments),
     /// Tell whether machines can run here, and what to do if not
     Doctor(host::DoctorArguments),
+    /// Print the command that has docker and other tools use dctl in this shell
+    Env(context::EnvArguments),
     /// Get real time events from the engine
     Events(system::EventsArguments),
     /// Export a container's filesystem as a tar archive
@@ -460,12 +466,14 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Attach(arguments) => lifecycle::attach(environment, arguments).await,
         Command::Container(command) => Box::pin(dispatch(environment, command.into())).await,
         Command::ContainerPrune(arguments) => container_prune::run(environment, arguments).await,
+        Command::Context(command) => context::run(environment, &command),
         Command::Commit(arguments) => transfer::commit(environment, arguments).await,
         Command::Cp(arguments) => copy::run(environment, arguments).await,
         Command::Create(arguments) => run::create(environment, *arguments).await,
         Command::Export(arguments) => transfer::export(environment, arguments).await,
         Command::Diff(arguments) => changes::diff(environment, arguments).await,
         Command::Doctor(arguments) => host::doctor(arguments).await,
+        Command::Env(arguments) => context::env(environment, &arguments),
         Command::Events(arguments) => system::events(environment, arguments).await,
         Command::Exec(arguments) => exec::run(environment, arguments).await,
         Command::Image(command) => Box::pin(dispatch(environment, command.into())).await,

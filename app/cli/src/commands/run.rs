@@ -84,6 +84,7 @@ pub(crate) async fn run(environment: &Environment, arguments: RunArguments) -> R
         return Err(Failure::new("the input device is not a TTY"));
     }
     let body = options.body(attached).map_err(fails)?;
+    super::context::offer_once(environment)?;
     let client = environment.machine().await.map_err(fails)?;
     let id = create_container(&client, options, &body)
         .await

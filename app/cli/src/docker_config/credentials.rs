@@ -1,25 +1,18 @@
 //! The user's credentials for registries, where Docker keeps them: in
 //! `config.json`, or with the credential helper that it names.
 //!
-//! `login` and `logout` come here; the engine reads the same file by itself. What
-//! else is in the file stays as it is. It is replaced as a whole, readable by its
-//! owner alone.
+//! `login` and `logout` come here; the engine reads the same file by itself.
 //!
 //! Source: Docker's documentation of `docker login`, "Credential stores".
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::process::Stdio;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use super::Configuration;
 use crate::failure::Failure;
 
 /// The server that is meant when none is named, and its key.
@@ -32,13 +25,6 @@ const NOT_FOUND: &str = "credentials not found";
 pub(crate) struct Credentials {
     pub(crate) username: String,
     pub(crate) secret: String,
-}
-
-/// The configuration file.
-#[derive(Debug)]
-pub(crate) struct Configuration {
-    path: PathBuf,
-    values: Map<String, Value>,
 }
 
 /// Where credentials went.
@@ -60,33 +46,6 @@ pub(crate) fn key(server: &str) -> String {
 }
 
 impl Configuration {
-    /// Reads the user's.
-    pub(crate) fn open() -> Result<Self, Failure> {
-        let directory = match std::env::var_os("DOCKER_CONFIG") {
-            Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-            _ => std::env::home_dir()
-                .ok_or_else(|| Failure::new("dctl: there is no home directory for credentials"))?
-                .join(".docker"),
-        };
-        Self::read(directory.join("config.json"))
-    }
-
-    fn read(path: PathBuf) -> Result<Self, Failure> {
-        let values = match fs::read(&path) {
-            Ok(text) if text.iter().all(u8::is_ascii_whitespace) => Map::new(),
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
-            Err(error) => return Err(Failure::new(format!("{}: {error}", path.display()))),
-        };
-        Ok(Self { path, values })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The helper that keeps credentials for `key`, if one does.
     fn helper(&self, key: &str) -> Option<&str> {
         let own = self
@@ -195,38 +154,6 @@ impl Configuration {
         }
         Ok(known)
     }
-
-    /// Replaces the file.
-    fn write(&self) -> Result<(), Failure> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        // Through a link, so that it is the file itself that is replaced.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let temporary = path.with_file_name(format!("config.json.{}", std::process::id()));
-        let text = crate::output::json::pretty(&self.values).map_err(Failure::engine)?;
-        let written = fs::create_dir_all(directory).and_then(|()| {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        });
-        if let Err(error) = written {
-            // What is left of the attempt is of no use to anybody.
-            let _ = fs::remove_file(&temporary);
-            return Err(self.unusable(&error));
-        }
-        Ok(())
-    }
-
-    fn unusable(&self, reason: &dyn std::fmt::Display) -> Failure {
-        Failure::new(format!(
-            "error saving credentials: {}: {reason}",
-            self.path.display()
-        ))
-    }
 }
 
 /// Calls `docker-credential-<helper>`; `None` when it has no such credentials.
@@ -266,7 +193,7 @@ fn failed(helper: &str, reason: &dyn std::fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -305,14 +232,6 @@ mod tests {
         assert_eq!(text, json!({"auths": {}, "HttpHeaders": {"a": "b"}}));
         let names = fs::read_dir(path.parent().unwrap()).unwrap().count();
         assert_eq!(names, 1);
-    }
-
-    #[test]
-    fn a_broken_file_is_not_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.json");
-        fs::write(&path, "{").unwrap();
-        assert!(Configuration::read(path).is_err());
     }
 
     #[tokio::test]
