@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};
 
 /// The longest name of an export, in bytes (`NAME_MAX`).
@@ -96,13 +97,45 @@ impl Export {
 }
 
 /// All exports, by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Exports {
     by_name: RwLock<BTreeMap<String, Arc<Export>>>,
     serials: AtomicU64,
+    /// Readable when exports came or went, for the watcher (an eventfd).
+    changed: OwnedFd,
+    unwatched: AtomicBool,
 }
 
 impl Exports {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self {
+            by_name: RwLock::default(),
+            serials: AtomicU64::default(),
+            changed: eventfd(0, flags)?,
+            unwatched: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn changed(&self) -> &OwnedFd {
+        &self.changed
+    }
+
+    /// Whether nobody wants to hear of changes any more.
+    pub(crate) fn watching_ended(&self) -> bool {
+        self.unwatched.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end_watching(&self) {
+        self.unwatched.store(true, Ordering::Release);
+        self.tell_watcher();
+    }
+
+    fn tell_watcher(&self) {
+        // It fails only when the watcher has been told more often than can be counted.
+        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
+    }
+
     pub(crate) fn add(
         &self,
         name: &str,
@@ -144,6 +177,8 @@ impl Exports {
             removed: AtomicBool::new(false),
         };
         exports.insert(name.to_owned(), Arc::new(export));
+        drop(exports);
+        self.tell_watcher();
         Ok(())
     }
 
@@ -154,6 +189,8 @@ impl Exports {
             .remove(name)
             .ok_or_else(|| ExportError::Missing(name.to_owned()))?;
         export.removed.store(true, Ordering::Release);
+        drop(exports);
+        self.tell_watcher();
         Ok(export)
     }
 

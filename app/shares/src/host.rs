@@ -99,6 +99,16 @@ pub(crate) fn child(directory: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd
     rustix::fs::openat2(directory, name.0, flags, Mode::empty(), RESOLVE)
 }
 
+/// What is at a path below a directory, whatever it is (`O_PATH`); the directory itself
+/// for an empty path.
+pub(crate) fn below(directory: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    if path.is_empty() {
+        return rustix::io::fcntl_dupfd_cloexec(directory, 0);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(directory, path, flags, Mode::empty(), RESOLVE)
+}
+
 /// Makes a regular file, which is not there yet, and opens it.
 pub(crate) fn create(
     directory: BorrowedFd<'_>,

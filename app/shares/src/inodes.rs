@@ -31,7 +31,7 @@ pub(crate) struct FileKey {
 }
 
 impl FileKey {
-    fn new(export: &Export, status: &Statx) -> Self {
+    pub(crate) fn new(export: &Export, status: &Statx) -> Self {
         Self {
             export: export.serial,
             device: device(status),
@@ -144,6 +144,11 @@ impl Inodes {
         inode
             .filter(|inode| inode.export.is_live())
             .ok_or(Errno::STALE)
+    }
+
+    /// Whether the client knows this file.
+    pub(crate) fn knows(&self, key: &FileKey) -> bool {
+        self.read().keys.contains_key(key)
     }
 
     /// Makes a file known, or known once more.

@@ -19,11 +19,11 @@ mod inodes;
 mod limits;
 mod operations;
 mod ownership;
-#[allow(dead_code)]
 mod recent;
 mod server;
 mod stream;
 mod transport;
+pub mod watch;
 mod wire;
 
 pub use exports::{ExportError, ExportOptions, Owner, open_root};

@@ -61,7 +61,7 @@ impl Server {
     pub fn new(mut limits: Limits) -> io::Result<Self> {
         limits.transfer = limits.transfer.clamp(4096, MOST_TRANSFER) & !4095;
         Ok(Self {
-            exports: Exports::default(),
+            exports: Exports::new()?,
             inodes: Inodes::new(limits.inodes, limits.descriptors),
             handles: Handles::new(limits.handles),
             locks: Locks::new(limits.handles),
@@ -94,6 +94,11 @@ impl Server {
         let gone = |node| self.inodes.get(node).is_err();
         self.locks.close_nodes(gone);
         Ok(())
+    }
+
+    /// Ends the [`Watcher`](crate::watch::Watcher) of this server.
+    pub fn stop_watching(&self) {
+        self.exports.end_watching();
     }
 
     /// Forgets all that the client knew and had open: it has gone, or starts anew.
