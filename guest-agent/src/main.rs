@@ -4,7 +4,7 @@
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
 //! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
-//! [`machine`] (the machine itself), [`networks`], [`nftables`] over [`netlink`] (packet
+//! [`machine`] (the machine itself), [`networks`], [`egress`] (the way out), [`nftables`] over [`netlink`] (packet
 //! filters), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
@@ -17,6 +17,8 @@ mod boot;
 mod clock;
 mod container_init;
 mod containers;
+#[allow(dead_code, reason = "`resolve` is for the name servers of containers")]
+mod egress;
 mod emulation;
 mod error;
 mod exec;

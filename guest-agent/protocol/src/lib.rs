@@ -2,7 +2,7 @@
 //!
 //! Lives here: the [`methods`] a host may call and their replies, the records
 //! that they carry ([`container`], [`image`], [`volume`], [`machine`]), the [`frame`]s they
-//! travel in, the [`chunks`] of archives, the vsock ports, and how images are
+//! travel in, the [`chunks`] of archives, the [`datagrams`] of UDP flows, the vsock ports, and how images are
 //! named ([`mod@reference`]). The engine (host) and the guest agent (PID 1) both
 //! depend on this crate, and on nothing else of each other; the command line reads
 //! names with it.
@@ -19,6 +19,8 @@
 
 pub mod chunks;
 pub mod container;
+pub mod datagrams;
+pub mod egress;
 pub mod error;
 pub mod frame;
 pub mod image;

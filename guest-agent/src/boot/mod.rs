@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use crate::{
     agent::{Agent, Stages},
     containers::Paths,
+    egress,
     error::{Context, Result},
     log::Log,
     runtime::loopback,
@@ -103,6 +104,10 @@ async fn serve(log: Log, stages: Stages, seed: Option<File>) -> Result<Arc<Agent
     };
     let agent = Arc::new(Agent::new(log, stages, paths)?);
     shutdown::listen_for_signals(&agent)?;
+    if let Err(error) = egress::start() {
+        // The machine is of use without, and says so.
+        tracing::error!("nothing can leave the machine: {error}");
+    }
     let calls = Listener::vsock(AGENT_PORT)?;
     let power_button = Listener::vsock(POWER_BUTTON_PORT)?;
     let button = Arc::clone(&agent);

@@ -1,6 +1,9 @@
 //! Sockets to the kernel.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 
 use rustix::{
     io::Errno,
@@ -138,6 +141,23 @@ impl Socket {
         }
     }
 
+    /// Sends a message that the kernel does not answer.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn tell(&self, message: Message) -> io::Result<()> {
+        self.send(&message.finish(0))
+    }
+
+    /// Takes what has come, without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when there is nothing; the kernel's.
+    pub(crate) fn take<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Answers<'a>> {
+        let (length, _) = recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT)?;
+        Ok(Answers(buffer.get(..length).unwrap_or_default()))
+    }
+
     fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
@@ -179,11 +199,20 @@ impl Socket {
     }
 }
 
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 /// A message of the kernel.
-struct Answer<'a> {
-    kind: u16,
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    /// Its type.
+    pub(crate) kind: u16,
     sequence: u32,
-    content: &'a [u8],
+    /// What follows its header.
+    pub(crate) content: &'a [u8],
 }
 
 impl Answer<'_> {
@@ -201,7 +230,8 @@ impl Answer<'_> {
 }
 
 /// The messages in a datagram.
-struct Answers<'a>(&'a [u8]);
+#[derive(Debug)]
+pub(crate) struct Answers<'a>(&'a [u8]);
 
 impl<'a> Iterator for Answers<'a> {
     type Item = Answer<'a>;
