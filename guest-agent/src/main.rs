@@ -4,7 +4,7 @@
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
 //! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
-//! [`machine`] (the machine itself), [`networks`], [`egress`] (the way out), [`nftables`] over [`netlink`] (packet
+//! [`machine`] (the machine itself), [`networks`], [`egress`] (the way out), [`forwards`] (published ports), [`nftables`] over [`netlink`] (packet
 //! filters), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
@@ -22,6 +22,7 @@ mod egress;
 mod emulation;
 mod error;
 mod exec;
+mod forwards;
 mod identity;
 mod images;
 mod log;

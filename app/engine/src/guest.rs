@@ -22,6 +22,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn connect(&self, port: u32) -> BoxFuture<'_, Result<UnixStream, Error>>;
     /// Whether its agent answers, as far as can be told without booting it.
     fn is_running(&self) -> BoxFuture<'_, bool>;
+    /// Returns when its agent answers. Boots nothing.
+    fn wait_until_running(&self) -> BoxFuture<'_, ()>;
     /// What it is and how it does, for `GET /dctl/machine`.
     fn status(&self) -> BoxFuture<'_, Result<Value, Error>>;
     /// The user namespace of containers that ask for none.
@@ -59,6 +61,21 @@ impl Guest for Machine {
             // An earlier engine may have booted it.
             let status = Machine::status(self).await;
             status.is_ok_and(|status| status.state == dctl_machine::RunState::Running)
+        }
+        .boxed()
+    }
+
+    fn wait_until_running(&self) -> BoxFuture<'_, ()> {
+        async {
+            let mut stages = self.stages();
+            if Guest::is_running(self).await {
+                return;
+            }
+            let running = stages.wait_for(|stage| *stage == Stage::Running);
+            if running.await.map(drop).is_err() {
+                // Nobody can start it any more.
+                std::future::pending::<()>().await;
+            }
         }
         .boxed()
     }

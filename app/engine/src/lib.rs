@@ -4,7 +4,8 @@
 //! own command line and whatever else speaks the API. The engine owns no container
 //! state: each answer comes from the guest agent ([`agent`]), so it can be stopped,
 //! killed and started with nothing lost. It pulls images ([`images`],
-//! [`registry`]), for which it has the user's credentials and network.
+//! [`registry`]), for which it has the user's credentials and network, and listens on the
+//! host for containers ([`ports`]).
 //!
 //! It must not know what a hypervisor is; [`dctl_machine`] does.
 
@@ -15,6 +16,7 @@ mod guest;
 mod images;
 mod instance;
 mod log;
+mod ports;
 mod registry;
 mod server;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use std::{
 };
 
 use dctl_machine::{Machine, Paths};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -35,6 +38,11 @@ use tokio::{
 
 use agent::Agent;
 use instance::{Instance, ReadyNotice};
+use ports::Ports;
+
+/// Files that the engine opens at once at most, as far as the system lets it: each
+/// connection to a published port takes two, and four more while it moves much.
+const FILES: u64 = 65_536;
 
 /// Threads that serve requests. They wait more than they work.
 const THREADS: usize = 2;
@@ -117,6 +125,7 @@ pub fn run(options: Options) -> Result<(), EngineError> {
     log::start(&log_path).map_err(|source| EngineError::io("open", &log_path, source))?;
     let ready = ready_fd.map(ReadyNotice::inherited).transpose()?;
     let machine = Machine::open(&paths, &machine)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -129,6 +138,18 @@ pub fn run(options: Options) -> Result<(), EngineError> {
     result
 }
 
+/// Takes as many descriptors as it may. The monitors that it starts inherit that.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(FILES, |most| most.min(FILES));
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "no more files can be opened than by default");
+        }
+    }
+}
+
 async fn serve(
     instance: &Instance,
     machine: Machine,
@@ -138,6 +159,7 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let agent = Arc::new(Agent::new(Arc::new(machine.clone())));
+    let ports = Ports::new(Arc::clone(&agent));
     let shutdown = Arc::new(Notify::new());
     let context = api::Context {
         agent: Arc::clone(&agent),
@@ -145,6 +167,7 @@ async fn serve(
             .inspect_err(|error| tracing::warn!(%error, "there is no starter image"))
             .ok(),
         shutdown: Arc::clone(&shutdown),
+        ports: ports.clone(),
     };
     let listener = instance.listen()?;
     tracing::info!(socket = %instance.socket().display(), version = env!("CARGO_PKG_VERSION"), "the engine listens");
@@ -152,6 +175,7 @@ async fn serve(
         ready.send();
     }
     let clock = tokio::spawn(clock::keep(machine, agent));
+    let ports = tokio::spawn(ports::watch::follow(ports));
     let end = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -161,5 +185,6 @@ async fn serve(
     };
     server::serve(listener, api::router(context), end).await;
     clock.abort();
+    ports.abort();
     Ok(())
 }

@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::docker::{ContainerConfig, HostConfig, MountPoint};
+use crate::{
+    docker::{ContainerConfig, HostConfig, MountPoint},
+    port::PublishedPort,
+};
 
 /// Where a container is in its life; Docker's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -145,6 +148,8 @@ pub struct Container {
     pub platform: String,
     /// Ids of its running execs.
     pub exec_ids: Vec<String>,
+    /// The host's ports that lead to it, as they were bound for its last run.
+    pub ports: Vec<PublishedPort>,
 }
 
 /// A command run in a running container.

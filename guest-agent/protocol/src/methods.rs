@@ -16,6 +16,7 @@ use crate::{
         Compression, Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Origin, Removed,
     },
     machine,
+    port::{Forwarding, PublishedPort, Transport},
     stats::Sample,
     volume::{PathStat, Volume},
 };
@@ -244,6 +245,34 @@ methods! {
         /// Name, id or unambiguous prefix of it.
         container: String,
     } -> ();
+
+    /// Notes which ports of the host lead to the container: those that are bound for
+    /// its next run. They are kept with it.
+    ContainerPorts {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// All of them.
+        ports: Vec<PublishedPort>,
+    } -> ();
+
+    /// Connects to a port of a running container, in its network. After the reply, if
+    /// it is [`Forwarding::Connected`]: for TCP the connection's bytes, raw, as
+    /// `stream-relay` carries them; for UDP [`datagrams`](crate::datagrams) both ways,
+    /// until the host closes.
+    Forward {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Of which kind the port is.
+        transport: Transport,
+        /// The port.
+        port: u16,
+    } -> Forwarding;
+
+    /// What containers listen on that share the machine's network. After the reply:
+    /// one frame with all [`ListeningSocket`](crate::port::ListeningSocket)s now, and
+    /// one with all of them each time that they change, bare rather than as replies,
+    /// until the host closes.
+    ListeningSockets {} -> ();
 
     /// Sends the stop signal, waits, then kills. Replies when it has ended;
     /// [`crate::ErrorKind::NotModified`] when it does not run.

@@ -40,7 +40,7 @@ const FULL_READS: u32 = 4;
 
 /// How long a TCP connection may be silent before its peer is asked whether it is
 /// there, and how often and how many times it is asked.
-const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 5;
 
@@ -103,13 +103,12 @@ pub async fn relay(tcp: TcpStream, carrier: OwnedFd) -> io::Result<End> {
         towards_carrier.await?;
         carrier.end_writing()
     };
-    match tokio::try_join!(towards_carrier, from_carrier) {
-        Ok(_) => Ok(End::Closed),
-        Err(_) => {
-            reset_on_close(tcp.socket.get_ref());
-            Ok(End::Reset)
-        }
+    let end = tokio::try_join!(towards_carrier, from_carrier);
+    if end.is_err() {
+        reset_on_close(tcp.socket.get_ref());
+        return Ok(End::Reset);
     }
+    Ok(End::Closed)
 }
 
 /// One of the two sockets.

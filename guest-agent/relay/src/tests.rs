@@ -168,7 +168,7 @@ async fn a_reader_that_is_slow_holds_its_writer_back() {
     let client = ends.client.try_clone().unwrap();
     client.set_nonblocking(true).unwrap();
     let mut written = 0_usize;
-    let block = [7; 64 * 1024];
+    let block = vec![7; 64 * 1024];
     let mut quiet = 0;
     // Full when nothing went in for a while.
     while quiet < 10 {

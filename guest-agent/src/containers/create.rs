@@ -62,16 +62,6 @@ impl Containers {
                 self.find(other)?;
             }
         }
-        if host
-            .port_bindings
-            .as_ref()
-            .is_some_and(|ports| !ports.is_empty())
-        {
-            warnings.push(
-                "ports are not published yet: the container has only a loopback interface"
-                    .to_owned(),
-            );
-        }
         let mounts = spec::volumes::requests(&config, &host, |other| self.mounts_of(other))?;
         let mounts = self.attach_volumes(mounts)?;
 

@@ -5,7 +5,7 @@
 //! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
 //! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
-//! what is in it, and [`volumes`] is about what is mounted.
+//! what is in it, [`volumes`] is about what is mounted, and [`ports`] about what is published.
 //! [`records`] keeps it all on the data disk ([`paths`] says where); [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
@@ -28,6 +28,7 @@ mod mount_points;
 mod names;
 mod paths;
 mod pause;
+mod ports;
 mod records;
 mod remove;
 mod restart_policy;

@@ -11,28 +11,31 @@ mod archives;
 mod containers;
 mod emulators;
 mod events;
+mod forwards;
 mod image_archives;
 mod images;
 mod machine;
 mod usage;
 mod volumes;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use guest_protocol::{
     AgentError,
     frame::{self, FrameError, Reply},
     methods::Request,
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixListener,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
+use self::forwards::Forwards;
 use crate::{
     agent::Agent,
     error::{Context, Result},
@@ -41,6 +44,10 @@ use crate::{
 /// How many connections are served at once; further ones wait.
 const MOST_CONNECTIONS: usize = 1024;
 
+/// Files that may be open at once: a forwarded connection takes two, and four more for
+/// its pipes while it moves much.
+const FILES: u64 = 65_536;
+
 /// How long a connection may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,8 +55,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A byte stream from a host.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + AsFd + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + AsFd + Send + Sync + Unpin> Stream for T {}
 
 /// A connection from a host.
 pub(crate) type Connection = Box<dyn Stream>;
@@ -114,9 +121,23 @@ pub(crate) async fn announce(port: u32) -> Result<()> {
         .context("cannot tell the host that the machine is ready")
 }
 
+/// Lets the process open as many files as that many connections need. What it has
+/// started before keeps its own limit.
+fn raise_file_limit() {
+    let limit = Rlimit {
+        current: Some(FILES),
+        maximum: Some(FILES),
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot open more files at once: {error}");
+    }
+}
+
 /// Serves connections for as long as the process lives.
 pub(crate) async fn serve(agent: Arc<Agent>, listener: Listener) {
+    raise_file_limit();
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let forwards = Forwards::default();
     loop {
         // Never closed, so this cannot fail.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -124,12 +145,11 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: Listener) {
         };
         match listener.accept().await {
             Ok(connection) => {
-                let agent = Arc::clone(&agent);
+                let (agent, forwards) = (Arc::clone(&agent), forwards.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = call(&agent, connection).await {
+                    if let Err(error) = call(&agent, &forwards, connection, slot).await {
                         tracing::debug!("a call ended early: {error}");
                     }
-                    drop(slot);
                 });
             }
             Err(error) => {
@@ -143,7 +163,9 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: Listener) {
 
 async fn call(
     agent: &Arc<Agent>,
+    forwards: &Forwards,
     mut connection: Connection,
+    slot: OwnedSemaphorePermit,
 ) -> std::result::Result<(), FrameError> {
     let request = match timeout(REQUEST_TIMEOUT, frame::read(&mut connection)).await {
         Ok(Ok(request)) => request,
@@ -156,6 +178,11 @@ async fn call(
     };
     let name = Request::name(&request);
     tracing::debug!("call {name}");
+    if let Request::Forward(call) = &request {
+        // They are counted by themselves: however many there are, calls get through.
+        drop(slot);
+        return forwards::forward(agent, forwards, call, connection).await;
+    }
     dispatch(agent, request, &mut connection).await?;
     finish(connection).await
 }
@@ -234,6 +261,11 @@ async fn dispatch(
             reply(connection, containers::inspect_exec(agent, &call)).await
         }
         Request::ExecResize(call) => reply(connection, containers::resize_exec(agent, &call)).await,
+
+        Request::ContainerPorts(call) => reply(connection, forwards::note(agent, call)).await,
+        Request::ListeningSockets(_) => forwards::listening(agent, connection).await,
+        // Has the connection for itself: see `call`.
+        Request::Forward(_) => Ok(()),
 
         Request::Events(call) => events::tell(agent, &call, connection).await,
 

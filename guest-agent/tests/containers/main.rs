@@ -10,6 +10,7 @@ mod files;
 mod health;
 mod lifecycle;
 mod pause;
+mod ports;
 mod process;
 mod restart;
 mod streams;

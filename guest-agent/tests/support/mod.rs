@@ -62,6 +62,12 @@ impl TestAgent {
         self.folder.path().join("data")
     }
 
+    /// How many files the agent has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.process.id());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("agent.sock")
     }

@@ -14,6 +14,7 @@ use guest_protocol::{
 use regex::{Regex, RegexBuilder};
 
 use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
+use crate::ports::view;
 
 /// The filters of `docker ps`.
 const FILTERS: &[&str] = &[
@@ -88,6 +89,7 @@ struct Selection<'a> {
     created_before: Option<i64>,
     created_after: Option<i64>,
     exposed: Vec<PortRange>,
+    published: Vec<PortRange>,
 }
 
 /// The value of an `expose` filter: `80`, `80/udp`, `8000-8100/tcp`.
@@ -167,9 +169,10 @@ impl<'a> Selection<'a> {
         let exposed = expose
             .map(|text| port_range("expose", text))
             .collect::<Result<_, _>>()?;
-        for text in filters.get("publish") {
-            port_range("publish", text)?;
-        }
+        let publish = filters.get("publish").iter();
+        let published = publish
+            .map(|text| port_range("publish", text))
+            .collect::<Result<_, _>>()?;
         for (key, known) in [
             ("health", &["none", "starting", "healthy", "unhealthy"][..]),
             ("is-task", &["true", "false", "1", "0"]),
@@ -187,6 +190,7 @@ impl<'a> Selection<'a> {
         Ok(Self {
             filters,
             exposed,
+            published,
             names,
             exit_codes,
             ancestors: Vec::new(),
@@ -212,6 +216,15 @@ impl<'a> Selection<'a> {
             let ports = config.exposed_ports.iter().flat_map(|ports| ports.keys());
             ports.into_iter().any(|port| wanted.includes(port))
         };
+        let publishes = |wanted: &PortRange| {
+            let mut ports = view::port_list(container).into_iter();
+            ports.any(|port| {
+                let transport = port.typ.map(|kind| kind.to_string()).unwrap_or_default();
+                let mut numbers = port.public_port.into_iter().chain([port.private_port]);
+                port.public_port.is_some()
+                    && numbers.any(|port| wanted.includes(&format!("{port}/{transport}")))
+            })
+        };
         filters.any("id", |id| container.id.starts_with(id.as_str()))
             && (self.names.is_empty()
                 || self
@@ -223,15 +236,18 @@ impl<'a> Selection<'a> {
                 || (container.state.status == Status::Exited
                     && self.exit_codes.contains(&container.state.exit_code)))
             && (filters.get("ancestor").is_empty() || self.ancestors.contains(&container.image_id))
-            && self.created_before.is_none_or(|time| container.created < time)
-            && self.created_after.is_none_or(|time| container.created > time)
+            && self
+                .created_before
+                .is_none_or(|time| container.created < time)
+            && self
+                .created_after
+                .is_none_or(|time| container.created > time)
             && filters.labels(config.labels.as_ref().unwrap_or(&HashMap::new()))
             && filters.exact("network", network)
             && filters.exact("health", health)
             && filters.any("is-task", |wanted| wanted == "false" || wanted == "0")
             && (self.exposed.is_empty() || self.exposed.iter().any(exposes))
-            // No port is published.
-            && filters.get("publish").is_empty()
+            && (self.published.is_empty() || self.published.iter().any(publishes))
             && filters.any("volume", |wanted| {
                 container.mounts.iter().any(|mount| {
                     mount.name.as_ref() == Some(wanted)
@@ -252,7 +268,7 @@ fn summary(container: &Container, now: i64, size: Option<&DiskUsage>) -> Contain
         image_id: Some(container.image_id.clone()),
         command: Some(command_line(container)),
         created: Some(container.created / 1_000_000_000),
-        ports: Some(Vec::new()),
+        ports: Some(view::port_list(container)),
         size_rw: size.map(|size| bytes(size.written)),
         size_root_fs: size.map(|size| bytes(size.total)),
         labels: Some(container.config.labels.clone().unwrap_or_default()),

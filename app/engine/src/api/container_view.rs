@@ -17,6 +17,7 @@ use guest_protocol::{
 use serde_json::Value;
 
 use super::{ApiError, Context, container_defaults, parameters::Parameters, times};
+use crate::ports::view;
 
 /// The storage driver's name that clients see.
 pub(super) const STORAGE_DRIVER: &str = "overlay2";
@@ -45,6 +46,7 @@ pub(super) async fn inspect(
 
 /// A container as Docker describes it.
 fn response(container: Container) -> ContainerInspectResponse {
+    let ports = view::port_map(&container);
     ContainerInspectResponse {
         id: Some(container.id),
         created: Some(times::rfc3339(container.created)),
@@ -72,7 +74,10 @@ fn response(container: Container) -> ContainerInspectResponse {
         }),
         mounts: Some(container.mounts),
         config: Some(container.config),
-        network_settings: Some(no_network()),
+        network_settings: Some(NetworkSettings {
+            ports: Some(ports),
+            ..no_network()
+        }),
         ..Default::default()
     }
 }
@@ -125,7 +130,7 @@ fn health(health: &Health) -> docker::Health {
     }
 }
 
-/// Containers have no network of their own: nothing is connected, no port bound.
+/// Containers have no network of their own: nothing is connected.
 fn no_network() -> NetworkSettings {
     let none = || Some(String::new());
     NetworkSettings {

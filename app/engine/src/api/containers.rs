@@ -75,6 +75,7 @@ pub(super) async fn create(
         require_platform(&context, &image, platform).await?;
     }
     let mut host_config = host.host_config.unwrap_or_default();
+    crate::ports::check(&host_config).map_err(ApiError::bad_request)?;
     if host_config
         .userns_mode
         .as_deref()
@@ -187,7 +188,10 @@ pub(super) async fn start(
     State(context): State<Context>,
     Path(container): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    context.agent.call(ContainerStart { container }).await?;
+    let ports = context.ports.prepare(&container).await?;
+    let started = context.agent.call(ContainerStart { container }).await;
+    ports.settle().await;
+    started?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -205,6 +209,7 @@ pub(super) async fn stop(
         timeout,
     };
     context.agent.call(request).await?;
+    context.ports.synchronise().await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -216,12 +221,15 @@ pub(super) async fn restart(
 ) -> Result<StatusCode, ApiError> {
     let signal = parameters.text("signal").map(str::to_owned);
     let timeout = parameters.number("t")?;
+    let ports = context.ports.prepare(&container).await?;
     let request = ContainerRestart {
         container,
         signal,
         timeout,
     };
-    context.agent.call(request).await?;
+    let restarted = context.agent.call(request).await;
+    ports.settle().await;
+    restarted?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -355,6 +363,7 @@ pub(super) async fn remove(
         volumes,
     };
     context.agent.call(request).await?;
+    context.ports.synchronise().await;
     Ok(StatusCode::NO_CONTENT)
 }
 

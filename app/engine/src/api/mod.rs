@@ -42,7 +42,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
-use crate::agent::Agent;
+use crate::{agent::Agent, ports::Ports};
 
 pub(crate) use error::ApiError;
 pub(crate) use times::duration;
@@ -60,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) starter: Option<&'static [u8]>,
     /// Ends the engine when told to.
     pub(crate) shutdown: Arc<tokio::sync::Notify>,
+    /// The host's listeners for containers.
+    pub(crate) ports: Ports,
 }
 
 /// All routes, without version prefix: see [`negotiate`].

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::http::Method;
@@ -19,6 +20,7 @@ use crate::{
     agent::Agent,
     api::{self, Context},
     guest::Guest,
+    ports::{self, Ports},
     server,
 };
 
@@ -52,6 +54,15 @@ impl Guest for SocketGuest {
 
     fn is_running(&self) -> BoxFuture<'_, bool> {
         async { false }.boxed()
+    }
+
+    fn wait_until_running(&self) -> BoxFuture<'_, ()> {
+        async {
+            while UnixStream::connect(&self.agent).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        .boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Value, Error>> {
@@ -108,11 +119,15 @@ impl Engine {
             wanted: Arc::clone(&wanted),
         };
         let shutdown = Arc::new(tokio::sync::Notify::new());
+        let agent = Arc::new(Agent::new(Arc::new(guest)));
+        let ports = Ports::new(Arc::clone(&agent));
         let context = Context {
-            agent: Arc::new(Agent::new(Arc::new(guest))),
+            agent,
             starter,
             shutdown: Arc::clone(&shutdown),
+            ports: ports.clone(),
         };
+        tokio::spawn(ports::watch::follow(ports));
         let listener = UnixListener::bind(&socket).unwrap();
         let served = tokio::spawn(async move {
             server::serve(listener, api::router(context), shutdown.notified()).await;

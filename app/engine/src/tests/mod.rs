@@ -8,6 +8,7 @@ mod docker_life;
 mod engine;
 mod image;
 mod local_registry;
+mod ports;
 mod pull;
 mod receiver;
 mod registry_server;
