@@ -1,5 +1,7 @@
 //! `ps`.
 
+mod ports;
+
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -61,6 +63,7 @@ struct Summary {
     status: String,
     labels: Option<BTreeMap<String, String>>,
     mounts: Option<Vec<Mount>>,
+    ports: Option<Vec<ports::Port>>,
     #[serde(rename = "NetworkSettings")]
     network_settings: Option<Networks>,
     size_rw: Option<u64>,
@@ -201,7 +204,10 @@ fn row(container: &Summary, now: i64, whole: bool) -> Row {
     row.set("Mounts", mounts.join(","));
     row.set("Names", names.join(","));
     row.set("Networks", networks.join(","));
-    row.set("Ports", "");
+    row.set(
+        "Ports",
+        ports::column(container.ports.as_deref().unwrap_or_default()),
+    );
     row.set("RunningFor", human::ago(container.created, now));
     row.set("Size", size(container));
     row.set("State", container.state.as_str());

@@ -133,6 +133,7 @@ async fn taken(docker: &Docker<'_>) {
     assert!(errors.contains(&message), "{errors}");
     // One that has ended by itself gives its port up.
     docker.ok(&["kill", "late"]).await;
+    docker.ok(&["wait", "late"]).await;
     docker.ok(&["start", "later"]).await;
     docker.ok(&["rm", "-f", "late", "later"]).await;
 }

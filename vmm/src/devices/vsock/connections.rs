@@ -30,14 +30,13 @@ use super::{
 use crate::devices::Buffers;
 
 /// The most connections. Each takes a file descriptor of the process.
-pub(super) const MAX_CONNECTIONS: usize = 1024;
+pub(super) const MAX_CONNECTIONS: usize = 4096;
 
-/// What the guest may have on its way to the host, in bytes, in each of the first
-/// [`WIDE_CONNECTIONS`] connections, and in those beyond. Together they bound what
-/// all connections may buffer: 76 MiB, and only when nobody reads.
-const WIDE_WINDOW: u32 = 256 * 1024;
-const NARROW_WINDOW: u32 = 64 * 1024;
-const WIDE_CONNECTIONS: usize = 64;
+/// What the guest may have on its way to the host, in bytes, in each of so many
+/// connections; the least in those beyond. Together they bound what all connections
+/// may buffer: 124 MiB, and only when nobody reads.
+const WINDOWS: [(usize, u32); 2] = [(64, 256 * 1024), (1024, 64 * 1024)];
+const NARROWEST_WINDOW: u32 = 16 * 1024;
 
 /// Resets that wait for room in the guest's receive queue. When there are so many, no
 /// more packets of the guest are looked at (5.10.6.2.1).
@@ -353,11 +352,9 @@ impl Connections {
     }
 
     fn window(&self) -> u32 {
-        if self.open.len() < WIDE_CONNECTIONS {
-            WIDE_WINDOW
-        } else {
-            NARROW_WINDOW
-        }
+        let open = self.open.len();
+        let wider = WINDOWS.iter().find(|(most, _)| open < *most);
+        wider.map_or(NARROWEST_WINDOW, |(_, window)| *window)
     }
 
     fn watch(&mut self, socket: &UnixStream) -> io::Result<u64> {
