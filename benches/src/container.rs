@@ -6,6 +6,7 @@
 //! is what a user waits for: until the process runs for the agent, which answers
 //! then; until it has ended for crun, which says nothing before.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -100,6 +101,7 @@ fn lifetime(agent: &Agent) -> Result<Lifetime> {
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),
+        networks: BTreeMap::new(),
     })?;
     let create = lap();
     agent.call(ContainerStart {

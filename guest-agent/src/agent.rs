@@ -10,12 +10,13 @@ use guest_protocol::{AgentError, ErrorKind};
 
 use crate::{
     clock,
-    containers::{Containers, Paths},
+    containers::{Containers, Paths, Stores},
     emulation::Emulators,
     error::{Context, Result},
     exec::Execs,
     images::ImageStore,
     log::Log,
+    networks::Networks,
     reaper::Reaper,
     runtime::Runtime,
     shutdown::PowerButton,
@@ -104,11 +105,15 @@ impl Agent {
         let emulators = Arc::new(Emulators::open(data));
         let images = ImageStore::open(data, Arc::clone(&database))?;
         let volumes = Volumes::open(data, Arc::clone(&database))?;
+        let networks = Networks::open(Arc::clone(&database))?;
         let containers = Containers::open(
             self.paths.clone(),
             database,
-            images.clone(),
-            volumes,
+            Stores {
+                images: images.clone(),
+                volumes,
+                networks,
+            },
             Arc::clone(&self.runtime),
             self.reaper.clone(),
             self.execs.clone(),

@@ -29,7 +29,6 @@ mod log;
 mod machine;
 #[allow(dead_code, unused_imports, reason = "for networks and the way out")]
 mod netlink;
-#[allow(dead_code, reason = "its callers come one by one")]
 mod networks;
 #[allow(dead_code, unused_imports, reason = "for networks and the way out")]
 mod nftables;

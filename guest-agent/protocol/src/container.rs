@@ -4,10 +4,12 @@
 //! client sent is what `inspect` gives back. Times are Unix nanoseconds; zero
 //! means "never".
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    docker::{ContainerConfig, HostConfig, MountPoint},
+    docker::{ContainerConfig, EndpointSettings, HostConfig, MountPoint},
     port::PublishedPort,
 };
 
@@ -142,6 +144,9 @@ pub struct Container {
     pub restart_count: i64,
     /// What is mounted into it.
     pub mounts: Vec<MountPoint>,
+    /// Its networks, by name: what the user asked for and, while it runs, what it
+    /// has there.
+    pub networks: BTreeMap<String, EndpointSettings>,
     /// Its log on the data disk (a path in the guest).
     pub log_path: String,
     /// `linux`.
@@ -202,14 +207,14 @@ pub struct ExecConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// `container`, `image`.
+    /// `container`, `image`, `volume`, `network`.
     pub kind: String,
     /// Docker's action: `create`, `start`, `die`, `exec_create: sh` and so on.
     pub action: String,
     /// The id of what it happened to.
     pub id: String,
     /// Docker's attributes for it: `name`, `image`, `exitCode`, labels.
-    pub attributes: std::collections::BTreeMap<String, String>,
+    pub attributes: BTreeMap<String, String>,
     /// When.
     pub time: i64,
 }

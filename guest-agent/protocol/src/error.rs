@@ -11,6 +11,8 @@ pub enum ErrorKind {
     NotFound,
     /// The state of the thing forbids it: name taken, still running (409).
     Conflict,
+    /// It is not allowed: an address that is taken, a network that stays (403).
+    Forbidden,
     /// The request makes no sense (400).
     InvalidParameter,
     /// It already is as asked: started, stopped (304).
@@ -65,6 +67,19 @@ impl AgentError {
     /// [`ErrorKind::NotFound`] in Docker's words for a volume.
     pub fn no_such_volume(name: &str) -> Self {
         Self::new(ErrorKind::NotFound, format!("get {name}: no such volume"))
+    }
+
+    /// [`ErrorKind::NotFound`] in Docker's words for a network.
+    pub fn no_such_network(reference: &str) -> Self {
+        Self::new(
+            ErrorKind::NotFound,
+            format!("network {reference} not found"),
+        )
+    }
+
+    /// [`ErrorKind::Forbidden`] with `message`.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
     }
 
     /// [`ErrorKind::System`] with `message`.

@@ -1,7 +1,7 @@
 //! What host and guest say to each other over vsock.
 //!
 //! Lives here: the [`methods`] a host may call and their replies, the records
-//! that they carry ([`container`], [`image`], [`volume`], [`port`], [`machine`]), the [`frame`]s they
+//! that they carry ([`container`], [`image`], [`volume`], [`network`], [`port`], [`machine`]), the [`frame`]s they
 //! travel in, the [`chunks`] of archives, the [`datagrams`] of UDP flows, the vsock ports, and how images are
 //! named ([`mod@reference`]). The engine (host) and the guest agent (PID 1) both
 //! depend on this crate, and on nothing else of each other; the command line reads
@@ -26,6 +26,7 @@ pub mod frame;
 pub mod image;
 pub mod machine;
 pub mod methods;
+pub mod network;
 pub mod port;
 pub mod reference;
 pub mod replay;

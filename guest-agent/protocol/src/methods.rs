@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     container::{Container, Exec, ExecConfig},
-    docker::{ContainerConfig, ContainerUpdateBody, HostConfig},
+    docker::{
+        ContainerConfig, ContainerUpdateBody, EndpointSettings, HostConfig, NetworkCreateRequest,
+    },
     image::{
         Compression, Documents, Image, ImagesUsage, LayerBlob, LayerDescriptor, Origin, Removed,
     },
     machine,
+    network::Network,
     port::{Forwarding, PublishedPort, Transport},
     stats::Sample,
     volume::{PathStat, Volume},
@@ -23,7 +26,7 @@ use crate::{
 
 pub use self::replies::{
     Attached, Committed, ContainerCreated, DiskUsage, ExecCreated, LayerArchive, LayerImported,
-    LayerWanted, NewLayer, ProcessList, WaitCondition, WaitResult,
+    LayerWanted, NetworkCreated, NewLayer, ProcessList, WaitCondition, WaitResult,
 };
 
 /// A call and the type of its reply.
@@ -238,6 +241,9 @@ methods! {
         config: Box<ContainerConfig>,
         /// What the user asks of the host.
         host_config: Box<HostConfig>,
+        /// What it is to be in each network, by the network's name or id.
+        #[serde(default)]
+        networks: BTreeMap<String, EndpointSettings>,
     } -> ContainerCreated;
 
     /// Starts it. [`crate::ErrorKind::NotModified`] when it runs already.
@@ -584,6 +590,45 @@ methods! {
     VolumeRestore {
         /// Its name.
         name: String,
+    } -> ();
+
+    /// Makes a network.
+    NetworkCreate {
+        /// What it is to be.
+        request: Box<NetworkCreateRequest>,
+    } -> NetworkCreated;
+
+    /// All networks, by name.
+    NetworkList {} -> Vec<Network>;
+
+    /// One network.
+    NetworkInspect {
+        /// Name, id or unambiguous prefix of it.
+        network: String,
+    } -> Network;
+
+    /// Removes a network that no running container is in.
+    NetworkRemove {
+        /// Name, id or unambiguous prefix of it.
+        network: String,
+    } -> ();
+
+    /// Brings a container into a network: now if it runs, else when it is started.
+    NetworkConnect {
+        /// Name, id or unambiguous prefix of it.
+        network: String,
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// What it is to be there.
+        settings: Box<EndpointSettings>,
+    } -> ();
+
+    /// Takes a container out of a network.
+    NetworkDisconnect {
+        /// Name, id or unambiguous prefix of it.
+        network: String,
+        /// Name, id or unambiguous prefix of it.
+        container: String,
     } -> ();
 
     /// What happens. After the reply: one frame for each

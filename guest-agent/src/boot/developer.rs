@@ -2,7 +2,8 @@
 //! and the same containers, over a unix socket, in namespaces of its own.
 //!
 //! `dctl-agent serve --unix SOCKET --data FOLDER`, as root. Nothing outside of
-//! the data folder, the socket and its cgroups is touched.
+//! the data folder, the socket and its cgroups is touched: bridges and rules are in a
+//! network namespace of its own.
 
 use std::{
     ffi::OsString,
@@ -23,6 +24,7 @@ use crate::{
     containers::Paths,
     error::{Context, Result},
     log::Log,
+    runtime::loopback,
     server::{self, Listener},
     shutdown,
 };
@@ -110,9 +112,11 @@ fn prepare(options: &Options) -> Result<PathBuf> {
         .data
         .canonicalize()
         .context("cannot find the data folder")?;
-    // SAFETY: only the mount namespace is left, which no memory safety hangs on.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
-        .context("cannot leave the mount namespace (this takes root)")?;
+    // SAFETY: only the mount and network namespaces are left, which no memory safety
+    // hangs on.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
+        .context("cannot leave mount and network namespaces (this takes root)")?;
+    loopback::bring_up_here().context("cannot bring up the loopback interface")?;
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,

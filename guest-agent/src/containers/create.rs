@@ -1,19 +1,23 @@
 //! Making a container: the image's configuration under the user's, defaults,
 //! a name, a record.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+};
 
 use guest_protocol::{
     AgentError, ErrorKind,
     container::{Container, ContainerState},
-    docker::{ContainerConfig, HostConfig, RestartPolicyNameEnum},
+    docker::{ContainerConfig, EndpointSettings, HostConfig, RestartPolicyNameEnum},
     image::Image,
     methods::ContainerCreated,
 };
 
 use super::{
-    Containers, Entry, Record, defaults, health, log_limits, names, remove, signal::SignalNumber,
-    spec, volumes::Attached,
+    Containers, Entry, Record, defaults, health, log_limits, names, networks::check_name_servers,
+    remove, signal::SignalNumber, spec, volumes::Attached,
 };
 use crate::{
     clock,
@@ -33,6 +37,7 @@ impl Containers {
         name: Option<&str>,
         mut config: ContainerConfig,
         mut host: HostConfig,
+        networks: BTreeMap<String, EndpointSettings>,
     ) -> Result<ContainerCreated> {
         let reference = config
             .image
@@ -57,11 +62,18 @@ impl Containers {
         check_restart_policy(&host)?;
         spec::check(&host)?;
         warnings.extend(spec::resources::weight_warning(&host));
-        for (_, mode) in spec::shared_namespaces(&host) {
+        for (kind, mode) in spec::shared_namespaces(&host) {
             if let Some(other) = mode.strip_prefix("container:") {
-                self.find(other)?;
+                let other = self.find(other)?.container();
+                if kind == "network" {
+                    config.hostname = Some(spec::hostname(&other));
+                    config.domainname = other.config.domainname;
+                }
             }
         }
+        check_name_servers(&host)?;
+        self.check_links(&host)?;
+        let networks = self.asked_networks(&host, networks)?;
         let mounts = spec::volumes::requests(&config, &host, |other| self.mounts_of(other))?;
         let mounts = self.attach_volumes(mounts)?;
 
@@ -78,6 +90,7 @@ impl Containers {
             state: ContainerState::default(),
             config,
             host_config: host,
+            networks,
             id,
             ..Container::default()
         };
@@ -116,6 +129,7 @@ impl Containers {
                 .and_then(|()| spec::files::write_missing(&container, &folder))
                 .context("cannot write the container's files")?;
             let record = Record {
+                networks: container.networks.clone(),
                 container,
                 mount_details: mounts.details,
                 ..Record::default()
@@ -207,6 +221,7 @@ impl Containers {
             .names
             .remove(if kept.is_ok() { &old } else { &name });
         kept?;
+        self.shared.networks.rename(&entry.id, &name);
         self.tell(&entry, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }

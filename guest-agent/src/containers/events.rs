@@ -86,6 +86,25 @@ impl Events {
         self.send("volume", action, name, attributes);
     }
 
+    /// Tells that `action` happened to a network, or to a container in it.
+    pub(crate) fn network(
+        &self,
+        id: &str,
+        name: &str,
+        driver: &str,
+        action: &str,
+        container: Option<&str>,
+    ) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), name.to_owned()),
+            ("type".to_owned(), driver.to_owned()),
+        ]);
+        if let Some(container) = container {
+            attributes.insert("container".to_owned(), container.to_owned());
+        }
+        self.send("network", action, id, attributes);
+    }
+
     fn send(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let event = Event {
             kind: kind.to_owned(),

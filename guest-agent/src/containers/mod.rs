@@ -5,7 +5,8 @@
 //! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
 //! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
-//! what is in it, [`volumes`] is about what is mounted, and [`ports`] about what is published.
+//! what is in it, [`volumes`] is about what is mounted, [`networks`] about where it is connected, and
+//! [`ports`] about what is published.
 //! [`records`] keeps it all on the data disk ([`paths`] says where); [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
@@ -26,6 +27,7 @@ mod limits;
 mod log;
 mod mount_points;
 mod names;
+mod networks;
 mod paths;
 mod pause;
 mod ports;
@@ -67,6 +69,7 @@ use crate::{
     error::{Context, Result},
     exec::Execs,
     images::{ImageStore, ImageUser, overlay},
+    networks::Networks,
     reaper::Reaper,
     runtime::Runtime,
     stdio::{Shape, Stdio, json_log::Progress},
@@ -75,6 +78,14 @@ use crate::{
 
 /// Exit code of a container that was running when the machine went down.
 const LOST: i64 = 137;
+
+/// What containers are made of, each with its own records.
+#[derive(Debug)]
+pub(crate) struct Stores {
+    pub(crate) images: ImageStore,
+    pub(crate) volumes: Volumes,
+    pub(crate) networks: Networks,
+}
 
 /// All containers. Clones share them.
 #[derive(Debug, Clone)]
@@ -88,6 +99,7 @@ struct Shared {
     records: Records,
     images: ImageStore,
     volumes: Volumes,
+    networks: Networks,
     runtime: Arc<Runtime>,
     reaper: Reaper,
     events: Events,
@@ -233,8 +245,11 @@ impl Containers {
     pub(crate) fn open(
         paths: Paths,
         database: Arc<redb::Database>,
-        images: ImageStore,
-        volumes: Volumes,
+        Stores {
+            images,
+            volumes,
+            networks,
+        }: Stores,
         runtime: Arc<Runtime>,
         reaper: Reaper,
         execs: Execs,
@@ -255,6 +270,8 @@ impl Containers {
                 gone.push(record.container);
                 continue;
             }
+            // What it had there is gone.
+            record.container.networks = record.networks.clone();
             let state = &mut record.container.state;
             if state.is_running() {
                 state.status = Status::Exited;
@@ -277,6 +294,7 @@ impl Containers {
                 records,
                 images,
                 volumes,
+                networks,
                 runtime,
                 reaper,
                 events: Events::new(),

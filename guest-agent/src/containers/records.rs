@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use guest_protocol::container::Container;
+use guest_protocol::{container::Container, docker::EndpointSettings};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub(super) struct Record {
     pub(super) container: Container,
     /// Whether its user stopped it, so that no restart policy starts it again.
     pub(super) stopped_by_user: bool,
+    /// What it asks of its networks, by name.
+    pub(super) networks: BTreeMap<String, EndpointSettings>,
     /// What its volumes' mounts do not say, by destination.
     pub(super) mount_details: BTreeMap<String, Details>,
 }

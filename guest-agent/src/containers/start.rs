@@ -1,6 +1,7 @@
 //! Starting a container, and watching it to its end.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 use guest_protocol::{
     AgentError, ErrorKind,
     container::{Container, Status},
+    docker::EndpointSettings,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
@@ -52,6 +54,15 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A run this long was a success: the next pause is the first again.
 const LONG_RUN: Duration = Duration::from_secs(10);
+
+/// A process that runs: its id, a descriptor of it, its end, and what it has in its
+/// networks.
+type Made = (
+    Pid,
+    OwnedFd,
+    oneshot::Receiver<i64>,
+    BTreeMap<String, EndpointSettings>,
+);
 
 impl Containers {
     /// Starts a container.
@@ -130,7 +141,8 @@ impl Containers {
             .make_and_start(entry, &container, &user, stdio, confinement)
             .await;
         let kept = kept.await.context("keeping a record failed").flatten();
-        let (pid, process, exit) = made?;
+        let (pid, process, exit, networks) = made?;
+        running.container.networks = networks;
         if let Err(error) = &kept {
             // It goes on in memory; the disk tells the truth with the next change.
             tracing::error!("the state of container {} was not kept: {error}", entry.id);
@@ -141,6 +153,7 @@ impl Containers {
         entry.history.send_modify(|history| history.running = true);
         self.tell_volumes(entry, "mount");
         self.tell(entry, "start", &[]);
+        self.tell_linking(entry);
         self.tend_health(entry);
         let (containers, entry, stdio) = (self.clone(), Arc::clone(entry), Arc::clone(stdio));
         tokio::spawn(async move { containers.supervise(entry, stdio, exit, pause).await });
@@ -155,27 +168,38 @@ impl Containers {
         user: &User,
         stdio: &Arc<Stdio>,
         confinement: Confinement,
-    ) -> Result<(Pid, OwnedFd, oneshot::Receiver<i64>)> {
+    ) -> Result<Made> {
         let (created, ends) = self.make(container, user, stdio, confinement).await?;
         let exit = self.shared.reaper.watch(created.pid);
         let pid = created.pid;
         let process =
             pidfd_open(pid, PidfdFlags::empty()).context("the container's process is gone")?;
-        let log = self.open_log(entry, container);
-        let started = match log {
-            Ok(log) => {
+        let log = self
+            .open_log(entry, container)
+            .context("cannot open the container's log");
+        let joined = tokio::task::block_in_place(|| {
+            Ok((log?, self.join_networks(entry, pid.as_raw_nonzero().get())?))
+        });
+        let started = match joined {
+            Ok((log, networks)) => {
                 stdio.start(ends, log);
-                created.start().await
+                created.start().await.map(|()| networks)
             }
-            Err(error) => Err(error).context("cannot open the container's log"),
+            Err(error) => {
+                // The runtime, which is the process's parent, waits for its start.
+                drop(created);
+                Err(error)
+            }
         };
-        if let Err(error) = started {
-            // It may still wait for its start: it must not outlive this failure.
-            let _ = pidfd_send_signal(&process, Signal::KILL);
-            let _ = exit.await;
-            return Err(error);
+        match started {
+            Ok(networks) => Ok((pid, process, exit, networks)),
+            Err(error) => {
+                // It may still wait for its start: it must not outlive this failure.
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+                let _ = exit.await;
+                Err(error)
+            }
         }
-        Ok((pid, process, exit))
     }
 
     /// The log of the run that begins, if its driver keeps one.
@@ -228,12 +252,20 @@ impl Containers {
         fs::create_dir_all(&bundle).context("cannot make the container's bundle")?;
         let joined = self.joined_namespaces(container)?;
         let shared_memory = self.shared_memory(container, &joined)?;
+        let network = joined.iter().find(|joined| joined.kind == "network");
+        let etc = network.map_or_else(|| folder.clone(), |other| paths.container(&other.id));
+        let linked = self.linked(container)?;
+        let link_environment: Vec<String> = linked
+            .into_iter()
+            .flat_map(|linked| linked.environment)
+            .collect();
         let confinement = spec::confinement(host, &bundle)?;
         let sources = Sources {
             container,
             user: &user,
             rootfs: &root,
-            folder: &folder,
+            folder: &etc,
+            link_environment: &link_environment,
             init_program: &paths.program,
             joined: &joined,
             shared_memory: shared_memory.as_deref(),
@@ -482,6 +514,7 @@ impl Containers {
         let (paths, id) = (&self.shared.paths, &entry.id);
         let cgroup = entry.cgroup();
         cgroup::kill(&cgroup);
+        tokio::task::block_in_place(|| self.leave_networks(entry));
         if let Err(error) = cgroup::remove(&cgroup).await {
             tracing::warn!("the cgroup of container {id} is left over: {error}");
         }

@@ -32,7 +32,12 @@ pub(super) fn containers(agent: &Agent) -> Result<&Containers> {
 }
 
 pub(super) fn create(agent: &Agent, call: ContainerCreate) -> Result<ContainerCreated> {
-    containers(agent)?.create(call.name.as_deref(), *call.config, *call.host_config)
+    containers(agent)?.create(
+        call.name.as_deref(),
+        *call.config,
+        *call.host_config,
+        call.networks,
+    )
 }
 
 pub(super) async fn start(agent: &Agent, call: &ContainerStart) -> Result<()> {

@@ -15,6 +15,7 @@ mod forwards;
 mod image_archives;
 mod images;
 mod machine;
+mod networks;
 mod usage;
 mod volumes;
 
@@ -287,6 +288,17 @@ async fn dispatch(
         Request::VolumeRemove(call) => reply(connection, volumes::remove(agent, &call)).await,
         Request::VolumeBackup(call) => volumes::backup(agent, &call, connection).await,
         Request::VolumeRestore(call) => volumes::restore(agent, &call, connection).await,
+
+        Request::NetworkCreate(call) => reply(connection, networks::create(agent, call)).await,
+        Request::NetworkList(_) => reply(connection, networks::list(agent)).await,
+        Request::NetworkInspect(call) => reply(connection, networks::inspect(agent, &call)).await,
+        Request::NetworkRemove(call) => reply(connection, networks::remove(agent, &call)).await,
+        Request::NetworkConnect(call) => {
+            reply(connection, networks::connect(agent, call).await).await
+        }
+        Request::NetworkDisconnect(call) => {
+            reply(connection, networks::disconnect(agent, &call).await).await
+        }
     }
 }
 

@@ -141,6 +141,11 @@ fn events_tell_a_containers_life() {
     let mut actions = Vec::new();
     while actions.last().map(String::as_str) != Some("destroy") {
         let event: Event = events.receive();
+        if event.kind == "network" {
+            assert_eq!(event.attributes["type"], "bridge");
+            actions.push(event.action);
+            continue;
+        }
         assert_eq!(event.attributes["team"], "blue");
         assert_eq!(event.attributes["image"], "busybox");
         if event.action == "die" {
@@ -148,7 +153,18 @@ fn events_tell_a_containers_life() {
         }
         actions.push(event.action);
     }
-    assert_eq!(actions, ["create", "attach", "start", "die", "destroy"]);
+    assert_eq!(
+        actions,
+        [
+            "create",
+            "attach",
+            "connect",
+            "start",
+            "disconnect",
+            "die",
+            "destroy"
+        ]
+    );
 }
 
 #[test]

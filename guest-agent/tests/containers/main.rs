@@ -9,6 +9,7 @@ mod support;
 mod files;
 mod health;
 mod lifecycle;
+mod networks;
 mod pause;
 mod ports;
 mod process;

@@ -1,6 +1,7 @@
 //! A real agent outside of a machine, and calls to it.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -160,6 +161,7 @@ impl TestAgent {
             name: name.map(str::to_owned),
             config: Box::new(config),
             host_config: Box::new(host),
+            networks: BTreeMap::new(),
         })
         .map(|created| created.id)
     }
@@ -437,7 +439,7 @@ fn busybox_layer() -> Vec<u8> {
     for applet in [
         "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "dd", "stty", "tty", "env",
         "touch", "rm", "test", "mount", "unshare", "hostname", "ps", "kill", "head", "grep", "pwd",
-        "wc", "mkdir", "ip", "mknod", "yes",
+        "wc", "mkdir", "ip", "mknod", "yes", "ping",
     ] {
         add(
             &format!("bin/{applet}"),

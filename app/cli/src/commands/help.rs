@@ -23,6 +23,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "image",
             "machine",
             "manifest",
+            "network",
             "system",
             "volume",
         ],

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{Environment, container, volumes};
+use super::{Environment, container, network, volumes};
 use crate::{
     client::{Call, Client, Error},
     failure::{self, Failure},
@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Container,
     /// Images.
     Image,
+    /// Networks.
+    Network,
     /// Volumes.
     Volume,
 }
@@ -34,7 +36,7 @@ pub(crate) struct InspectArguments {
     /// Only inspect objects of this type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Kind>,
-    /// The containers, images and volumes
+    /// The containers, images, networks and volumes
     #[arg(required = true, value_name = "NAME|ID")]
     names: Vec<String>,
 }
@@ -104,7 +106,7 @@ async fn inspect(
     if let Some(kind) = kind {
         return client.json(&call(name, kind, size)).await;
     }
-    for kind in [Kind::Container, Kind::Image] {
+    for kind in [Kind::Container, Kind::Image, Kind::Network] {
         match client.json(&call(name, kind, size)).await {
             Err(error) if error.is_not_found() => {}
             result => return result,
@@ -117,6 +119,7 @@ fn call(name: &str, kind: Kind, size: bool) -> Call {
     match kind {
         Kind::Container => Call::get(container::path(name, "json")).flag("size", size),
         Kind::Image => Call::get(format!("/images/{}/json", Call::segment(name))),
+        Kind::Network => Call::get(network::path(name)),
         Kind::Volume => Call::get(volumes::path(name)),
     }
 }

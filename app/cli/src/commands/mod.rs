@@ -21,6 +21,7 @@ mod list;
 mod login;
 mod logs;
 mod machine;
+mod network;
 mod prune;
 mod pull;
 mod push;
@@ -115,6 +116,9 @@ enum Command {
     /// Manage the machines that containers run in
     #[command(subcommand)]
     Machine(machine::MachineCommand),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Manage dctl
     #[command(subcommand)]
     System(SystemCommand),
@@ -153,7 +157,7 @@ enum Command {
     History(history::HistoryArguments),
     /// Import the contents from a tarball to create a filesystem image
     Import(transfer::ImportArguments),
-    /// Return low-level information on containers, images and volumes
+    /// Return low-level information on containers, images, networks and volumes
     Inspect(inspect::InspectArguments),
     /// Kill one or more running containers
     Kill(lifecycle::KillArguments),
@@ -484,6 +488,7 @@ async fn dispatch(environment: &Environment, command: Command) -> Result<(), Fai
         Command::Kill(arguments) => lifecycle::kill(environment, arguments).await,
         Command::Logs(arguments) => logs::run(environment, arguments).await,
         Command::Machine(command) => machine::run(environment, command).await,
+        Command::Network(command) => network::run(environment, command).await,
         Command::Pause(arguments) => lifecycle::each(environment, "pause", arguments).await,
         Command::Port(arguments) => changes::port(environment, arguments).await,
         Command::Ps(arguments) => list::run(environment, arguments).await,

@@ -13,7 +13,10 @@ use guest_protocol::{
 };
 use regex::{Regex, RegexBuilder};
 
-use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
+use super::{
+    ApiError, Context, container_networks::shown_networks, filters::Filters,
+    parameters::Parameters, times,
+};
 use crate::ports::view;
 
 /// The filters of `docker ps`.
@@ -203,11 +206,6 @@ impl<'a> Selection<'a> {
         let filters = self.filters;
         let config = &container.config;
         let slashed = format!("/{}", container.name);
-        let network = container
-            .host_config
-            .network_mode
-            .as_deref()
-            .unwrap_or("default");
         let health = match &container.state.health {
             Some(health) => health.status.as_str(),
             None => "none",
@@ -243,7 +241,7 @@ impl<'a> Selection<'a> {
                 .created_after
                 .is_none_or(|time| container.created > time)
             && filters.labels(config.labels.as_ref().unwrap_or(&HashMap::new()))
-            && filters.exact("network", network)
+            && filters.any("network", |wanted| in_network(container, wanted))
             && filters.exact("health", health)
             && filters.any("is-task", |wanted| wanted == "false" || wanted == "0")
             && (self.exposed.is_empty() || self.exposed.iter().any(exposes))
@@ -256,6 +254,15 @@ impl<'a> Selection<'a> {
                 })
             })
     }
+}
+
+/// Whether a container is, or is to be, in the network of that name or id.
+fn in_network(container: &Container, wanted: &str) -> bool {
+    let mut networks = container.networks.iter();
+    networks.any(|(name, settings)| {
+        let id = settings.network_id.as_deref().unwrap_or_default();
+        name == wanted || (!wanted.is_empty() && id.starts_with(wanted))
+    })
 }
 
 /// A container in the shape of the list.
@@ -287,7 +294,7 @@ fn summary(container: &Container, now: i64, size: Option<&DiskUsage>) -> Contain
             annotations: container.host_config.annotations.clone(),
         }),
         network_settings: Some(ContainerSummaryNetworkSettings {
-            networks: Some(HashMap::new()),
+            networks: Some(shown_networks(container)),
         }),
         mounts: Some(container.mounts.clone()),
         ..Default::default()

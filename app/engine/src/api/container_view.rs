@@ -16,7 +16,9 @@ use guest_protocol::{
 };
 use serde_json::Value;
 
-use super::{ApiError, Context, container_defaults, parameters::Parameters, times};
+use super::{
+    ApiError, Context, container_defaults, container_networks, parameters::Parameters, times,
+};
 use crate::ports::view;
 
 /// The storage driver's name that clients see.
@@ -45,8 +47,12 @@ pub(super) async fn inspect(
 }
 
 /// A container as Docker describes it.
-fn response(container: Container) -> ContainerInspectResponse {
-    let ports = view::port_map(&container);
+fn response(mut container: Container) -> ContainerInspectResponse {
+    let network_settings = NetworkSettings {
+        ports: Some(view::port_map(&container)),
+        ..container_networks::settings(&container)
+    };
+    container.host_config.links = container_networks::links(&container);
     ContainerInspectResponse {
         id: Some(container.id),
         created: Some(times::rfc3339(container.created)),
@@ -74,10 +80,7 @@ fn response(container: Container) -> ContainerInspectResponse {
         }),
         mounts: Some(container.mounts),
         config: Some(container.config),
-        network_settings: Some(NetworkSettings {
-            ports: Some(ports),
-            ..no_network()
-        }),
+        network_settings: Some(network_settings),
         ..Default::default()
     }
 }
@@ -127,30 +130,6 @@ fn health(health: &Health) -> docker::Health {
                 })
                 .collect(),
         ),
-    }
-}
-
-/// Containers have no network of their own: nothing is connected.
-fn no_network() -> NetworkSettings {
-    let none = || Some(String::new());
-    NetworkSettings {
-        bridge: none(),
-        sandbox_id: none(),
-        sandbox_key: none(),
-        hairpin_mode: Some(false),
-        link_local_ipv6_address: none(),
-        link_local_ipv6_prefix_len: Some(0),
-        ports: Some(HashMap::new()),
-        endpoint_id: none(),
-        gateway: none(),
-        global_ipv6_address: none(),
-        global_ipv6_prefix_len: Some(0),
-        ip_address: none(),
-        ip_prefix_len: Some(0),
-        ipv6_gateway: none(),
-        mac_address: none(),
-        networks: Some(HashMap::new()),
-        ..Default::default()
     }
 }
 

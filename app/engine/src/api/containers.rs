@@ -1,5 +1,7 @@
 //! Containers: create, and everything that changes one.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     body::{Body, Bytes},
@@ -13,7 +15,8 @@ use guest_protocol::{
     chunks::ChunkReader,
     docker::{
         ContainerConfig, ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
-        ContainerWaitExitError, ContainerWaitResponse, HostConfig,
+        ContainerWaitExitError, ContainerWaitResponse, EndpointSettings, HostConfig,
+        NetworkingConfig,
     },
     frame,
     methods::{
@@ -22,6 +25,7 @@ use guest_protocol::{
         ContainerStop, ContainerTop, ContainerUnpause, ContainerUpdate, ContainerWait,
         ImageInspect, WaitCondition, WaitResult,
     },
+    network::DEFAULT_NETWORK,
     reference::Reference,
 };
 use serde::Deserialize;
@@ -45,9 +49,14 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     #[derive(Default, Deserialize)]
-    struct Host {
+    struct More {
         #[serde(rename = "HostConfig")]
         host_config: Option<HostConfig>,
+        #[serde(rename = "NetworkingConfig")]
+        networks: Option<NetworkingConfig>,
+        /// Older clients name the first network's here.
+        #[serde(rename = "MacAddress")]
+        mac_address: Option<String>,
     }
     let mut body: Value = parameters::json(&body)?;
     if body.is_null() {
@@ -64,7 +73,7 @@ pub(super) async fn create(
     let invalid =
         |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
     let config = ContainerConfig::deserialize(&body).map_err(invalid)?;
-    let host = Host::deserialize(&body).map_err(invalid)?;
+    let host = More::deserialize(&body).map_err(invalid)?;
     let image = config.image.clone().unwrap_or_default();
     if image.is_empty() {
         return Err(ApiError::bad_request(
@@ -85,7 +94,9 @@ pub(super) async fn create(
     {
         host_config.userns_mode = Some("private".to_owned());
     }
+    let networks = networks(host.networks, host.mac_address, &host_config);
     let request = ContainerCreate {
+        networks,
         name: parameters
             .text("name")
             .map(|name| name.trim_start_matches('/').to_owned()),
@@ -112,6 +123,24 @@ pub(super) async fn create(
         Json(json!({"Id": id, "Warnings": warnings})),
     )
         .into_response())
+}
+
+/// What a new container asks of its networks.
+fn networks(
+    config: Option<NetworkingConfig>,
+    mac_address: Option<String>,
+    host: &HostConfig,
+) -> BTreeMap<String, EndpointSettings> {
+    let config = config.and_then(|config| config.endpoints_config);
+    let mut networks: BTreeMap<_, _> = config.into_iter().flatten().collect();
+    if let Some(address) = mac_address.filter(|address| !address.is_empty()) {
+        let first = host.network_mode.clone().filter(|mode| !mode.is_empty());
+        let settings: &mut EndpointSettings = networks
+            .entry(first.unwrap_or_else(|| DEFAULT_NETWORK.to_owned()))
+            .or_default();
+        settings.mac_address.get_or_insert(address);
+    }
+    networks
 }
 
 /// Sees to it that a container whose image is for `platform` can run. A warning when

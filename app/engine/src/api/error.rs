@@ -58,6 +58,7 @@ impl From<AgentError> for ApiError {
         let status = match error.kind {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             // As Docker does: its client finds 126 and 127 by the message.
             ErrorKind::InvalidParameter
             | ErrorKind::CommandNotFound

@@ -9,6 +9,7 @@ mod attach;
 mod auth;
 mod container_defaults;
 mod container_list;
+mod container_networks;
 mod container_prune;
 mod container_view;
 mod containers;
@@ -71,6 +72,7 @@ pub(crate) fn router(context: Context) -> Router {
         .merge(container_routes())
         .merge(image_routes())
         .merge(volume_routes())
+        .merge(network_routes())
         .merge(machine_routes())
         .fallback(unknown::endpoint)
         .method_not_allowed_fallback(unknown::endpoint)
@@ -86,8 +88,19 @@ fn system_routes() -> Router<Context> {
         .route("/auth", post(auth::check))
         .route("/events", get(events::stream))
         .route("/system/df", get(disk_usage::usage))
-        .route("/networks", get(networks::list_networks))
-        .route("/networks/{name}", get(networks::inspect_network))
+}
+
+fn network_routes() -> Router<Context> {
+    Router::new()
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route(
+            "/networks/{name}",
+            get(networks::inspect).delete(networks::remove),
+        )
+        .route("/networks/{name}/connect", post(networks::connect))
+        .route("/networks/{name}/disconnect", post(networks::disconnect))
 }
 
 fn volume_routes() -> Router<Context> {

@@ -119,3 +119,13 @@ pub struct ProcessList {
     /// One row a process.
     pub processes: Vec<Vec<String>>,
 }
+
+/// Reply of [`NetworkCreate`](super::NetworkCreate).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkCreated {
+    /// The new network's id.
+    pub id: String,
+    /// What the user should know.
+    pub warning: String,
+}

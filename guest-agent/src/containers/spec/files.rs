@@ -4,10 +4,20 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr},
     path::Path,
 };
 
-use guest_protocol::container::Container;
+use guest_protocol::{container::Container, network::HOST_IPV4};
+
+use super::links::Linked;
+use crate::networks::dns;
+
+/// What stands for the host's address in `--add-host`.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// Where a container without an address finds itself, as Debian has it.
+const OWN_LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 
 /// Writes `hosts`, `hostname` and `resolv.conf` into the container's `folder`,
 /// those that are not there, or empty as a power cut leaves a new file; what a
@@ -18,7 +28,7 @@ use guest_protocol::container::Container;
 pub(crate) fn write_missing(container: &Container, folder: &Path) -> io::Result<()> {
     let hostname = super::hostname(container);
     for (name, text) in [
-        ("hosts", hosts(container, &hostname)),
+        ("hosts", hosts(container, &[], &[])),
         ("hostname", format!("{hostname}\n")),
         ("resolv.conf", resolv_conf(container)),
     ] {
@@ -33,7 +43,21 @@ pub(crate) fn write_missing(container: &Container, folder: &Path) -> io::Result<
     Ok(())
 }
 
-fn hosts(container: &Container, hostname: &str) -> String {
+/// Writes the container's `hosts` anew: it changes with its networks. The file stays
+/// the same, since it is mounted into the container.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_hosts(
+    container: &Container,
+    folder: &Path,
+    addresses: &[IpAddr],
+    linked: &[Linked],
+) -> io::Result<()> {
+    std::fs::write(folder.join("hosts"), hosts(container, addresses, linked))
+}
+
+fn hosts(container: &Container, addresses: &[IpAddr], linked: &[Linked]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -45,22 +69,56 @@ fn hosts(container: &Container, hostname: &str) -> String {
     for entry in container.host_config.extra_hosts.iter().flatten() {
         // `name:address`, where the address may hold colons; Compose writes `name=address`.
         if let Some((name, address)) = entry.split_once(['=', ':']) {
-            let _ = writeln!(text, "{}\t{name}", address.trim_matches(['[', ']']));
+            let address = address.trim_matches(['[', ']']);
+            let _ = match address {
+                HOST_GATEWAY => writeln!(text, "{HOST_IPV4}\t{name}"),
+                address => writeln!(text, "{address}\t{name}"),
+            };
         }
     }
-    // The loopback interface is the only one so far: its own name leads there.
-    let _ = writeln!(text, "127.0.1.1\t{hostname}");
+    for link in linked {
+        let _ = writeln!(text, "{}\t{}", link.address, link.names.join(" "));
+    }
+    let hostname = super::hostname(container);
+    let domain = container.config.domainname.as_deref().unwrap_or_default();
+    let own = if domain.is_empty() {
+        hostname
+    } else {
+        format!("{hostname}.{domain} {hostname}")
+    };
+    let addresses = if addresses.is_empty() {
+        &[OWN_LOOPBACK]
+    } else {
+        addresses
+    };
+    for address in addresses {
+        let _ = writeln!(text, "{address}\t{own}");
+    }
     text
 }
 
 fn resolv_conf(container: &Container) -> String {
     let host = &container.host_config;
+    let list = |values: &Option<Vec<String>>| values.clone().unwrap_or_default();
     let mut text = String::new();
-    for server in host.dns.iter().flatten() {
+    let mut servers = vec![dns::ADDRESS.to_string()];
+    // Elsewhere the name server asks those that the user gave.
+    if host.network_mode.as_deref() == Some("host") && !list(&host.dns).is_empty() {
+        servers = list(&host.dns);
+    }
+    for server in servers {
         let _ = writeln!(text, "nameserver {server}");
     }
-    for (keyword, values) in [("search", &host.dns_search), ("options", &host.dns_options)] {
-        if let Some(values) = values.as_ref().filter(|values| !values.is_empty()) {
+    let mut search = list(&host.dns_search);
+    // A dot stands for none at all.
+    search.retain(|domain| domain != ".");
+    let mut options = list(&host.dns_options);
+    if options.is_empty() {
+        // The name server knows names without a dot.
+        options.push("ndots:0".to_owned());
+    }
+    for (keyword, values) in [("search", search), ("options", options)] {
+        if !values.is_empty() {
             let _ = writeln!(text, "{keyword} {}", values.join(" "));
         }
     }

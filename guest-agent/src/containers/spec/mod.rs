@@ -7,6 +7,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod files;
+pub(crate) mod links;
 pub(crate) mod mounts;
 mod namespaces;
 pub(crate) mod resources;
@@ -73,8 +74,11 @@ pub(crate) struct Sources<'a> {
     pub(crate) user: &'a User,
     /// The mounted root file system.
     pub(crate) rootfs: &'a Path,
-    /// The container's folder on the data disk.
+    /// The folder on the data disk with its `hosts`, `hostname` and `resolv.conf`:
+    /// its own, or that of the container whose network it shares.
     pub(crate) folder: &'a Path,
+    /// Variables that tell of the containers that it has links to.
+    pub(crate) link_environment: &'a [String],
     /// This program, for containers that want an init process.
     pub(crate) init_program: &'a Path,
     /// The namespaces of other containers that it joins.
@@ -108,8 +112,13 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
     namespaces::check(host)
 }
 
-/// The variables of a container's first process.
-pub(crate) fn environment(container: &Container, hostname: &str, home: &str) -> Vec<String> {
+/// The variables of a container's first process; `linked` tell of other containers.
+pub(crate) fn environment(
+    container: &Container,
+    hostname: &str,
+    home: &str,
+    linked: &[String],
+) -> Vec<String> {
     let mut env = vec![
         format!("PATH={DEFAULT_PATH}"),
         format!("HOSTNAME={hostname}"),
@@ -117,6 +126,7 @@ pub(crate) fn environment(container: &Container, hostname: &str, home: &str) -> 
     if container.config.tty == Some(true) {
         env.push("TERM=xterm".to_owned());
     }
+    env.extend_from_slice(linked);
     merge_environment(&mut env, container.config.env.iter().flatten());
     if !env.iter().any(|variable| variable.starts_with("HOME=")) {
         env.push(format!("HOME={home}"));
@@ -183,7 +193,7 @@ pub(crate) fn exec_process(
     exec: &ExecConfig,
     confinement: &Confinement,
 ) -> Value {
-    let mut env = environment(container, &hostname(container), &user.home);
+    let mut env = environment(container, &hostname(container), &user.home, &[]);
     if exec.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
@@ -251,7 +261,12 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
             "terminal": container.config.tty == Some(true),
             "user": oci_user(sources.user),
             "args": args,
-            "env": environment(container, &hostname, &sources.user.home),
+            "env": environment(
+                container,
+                &hostname,
+                &sources.user.home,
+                sources.link_environment,
+            ),
             "cwd": cwd,
             "capabilities": security::oci_capabilities(confinement),
             "noNewPrivileges": security::no_new_privileges(host),

@@ -5,6 +5,8 @@
 mod images;
 pub(crate) mod volumes;
 
+use std::collections::BTreeMap;
+
 use guest_protocol::{
     AgentError, ErrorKind,
     container::Status,
@@ -198,6 +200,7 @@ impl<'a> Worker<'a> {
                 network_mode: Some("none".to_owned()),
                 ..HostConfig::default()
             }),
+            networks: BTreeMap::new(),
         })?;
         self.model.ids.insert(created.id.clone());
         let mut made = Made {
