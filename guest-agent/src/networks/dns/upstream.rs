@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{PORT, Transport};
-use crate::networks::namespace::Namespace;
+use crate::{egress, networks::namespace::Namespace};
 
 /// How long a server is waited for before the next one is asked; Docker's.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -43,7 +43,7 @@ impl Upstream {
         transport: Transport,
     ) -> io::Result<Vec<u8>> {
         let Self::Servers(servers) = self else {
-            return Err(io::Error::other("the host's resolver cannot be reached"));
+            return egress::resolve(message).await;
         };
         let mut problem = io::Error::other("there is no name server");
         for server in servers {
