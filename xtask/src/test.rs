@@ -19,7 +19,7 @@ pub(crate) struct Options {
     #[arg(value_enum)]
     stages: Vec<Stage>,
     /// Seconds for each fuzz target
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 10)]
     fuzz_seconds: u32,
 }
 
