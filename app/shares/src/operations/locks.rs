@@ -23,11 +23,19 @@ use crate::wire::{Body, flag};
 /// Requests that may wait at the same time.
 const WAITING: usize = 4096;
 
+/// The description of a file that holds one owner's locks of it.
+#[derive(Debug)]
+struct Held {
+    file: Arc<OwnedFd>,
+    /// What the client had open when it asked for a lock last.
+    handle: u64,
+}
+
 /// Who holds POSIX locks, and who waits.
 #[derive(Debug)]
 pub(crate) struct Locks {
     /// By node number and owner.
-    owners: Mutex<HashMap<(u64, u64), Arc<OwnedFd>>>,
+    owners: Mutex<HashMap<(u64, u64), Held>>,
     /// By the request's number, what tells it to give up.
     waiting: Arc<Mutex<HashMap<u64, Arc<AtomicBool>>>>,
     most: usize,
@@ -47,6 +55,12 @@ impl Locks {
         lock(&self.owners).remove(&(node, owner));
     }
 
+    /// The last descriptor of an open file is closed: locks that belong to the open file
+    /// go. Processes have lost theirs by then.
+    pub(crate) fn closed(&self, handle: u64) {
+        lock(&self.owners).retain(|_, held| held.handle != handle);
+    }
+
     pub(crate) fn clear(&self) {
         lock(&self.owners).clear();
         for (_, cancelled) in lock(&self.waiting).drain() {
@@ -61,6 +75,7 @@ impl Locks {
 
 /// A lock as the client asks for it.
 struct Wanted {
+    handle: u64,
     owner: u64,
     range: libc::flock,
     process: u32,
@@ -69,7 +84,7 @@ struct Wanted {
 
 impl Call<'_> {
     fn wanted(&mut self) -> Result<(Arc<Handle>, Wanted)> {
-        let handle = self.fields.u64()?;
+        let number = self.fields.u64()?;
         let owner = self.fields.u64()?;
         let start = self.fields.u64()?;
         let end = self.fields.u64()?;
@@ -92,6 +107,7 @@ impl Call<'_> {
             _ => 0,
         };
         let wanted = Wanted {
+            handle: number,
             owner,
             range: libc::flock {
                 l_type: l_type as libc::c_short,
@@ -103,15 +119,21 @@ impl Call<'_> {
             process,
             is_flock: flags & flag::LOCK_FLOCK != 0,
         };
-        Ok((self.server.handles.get(handle)?, wanted))
+        Ok((self.server.handles.get(number)?, wanted))
     }
 
     /// The description of the file that holds a process's locks.
-    fn lock_file(&self, inode: &Arc<Inode>, file: &OwnedFd, owner: u64) -> Result<Arc<OwnedFd>> {
+    fn lock_file(
+        &self,
+        inode: &Arc<Inode>,
+        file: &OwnedFd,
+        wanted: &Wanted,
+    ) -> Result<Arc<OwnedFd>> {
         let locks = &self.server.locks;
         let mut owners = lock(&locks.owners);
-        if let Some(file) = owners.get(&(inode.node, owner)) {
-            return Ok(Arc::clone(file));
+        if let Some(held) = owners.get_mut(&(inode.node, wanted.owner)) {
+            held.handle = wanted.handle;
+            return Ok(Arc::clone(&held.file));
         }
         if owners.len() >= locks.most {
             return Err(Errno::NOLCK);
@@ -126,14 +148,18 @@ impl Call<'_> {
             Err(error) => return Err(error),
         };
         let opened = Arc::new(opened);
-        owners.insert((inode.node, owner), Arc::clone(&opened));
+        let held = Held {
+            file: Arc::clone(&opened),
+            handle: wanted.handle,
+        };
+        owners.insert((inode.node, wanted.owner), held);
         Ok(opened)
     }
 
     pub(super) fn getlk(&mut self) -> Result<Answer> {
         let (handle, wanted) = self.wanted()?;
         let (inode, file) = handle.file()?;
-        let file = self.lock_file(inode, file, wanted.owner)?;
+        let file = self.lock_file(inode, file, &wanted)?;
         let mut range = wanted.range;
         fcntl(&*file, FcntlArg::F_OFD_GETLK(&mut range)).map_err(number)?;
         let end = match range.l_len {
@@ -165,7 +191,7 @@ impl Call<'_> {
             let handle = Arc::clone(&handle);
             Box::new(move || rustix::fs::flock(handle.file()?.1, operation))
         } else {
-            let file = self.lock_file(inode, file, wanted.owner)?;
+            let file = self.lock_file(inode, file, &wanted)?;
             let range = wanted.range;
             Box::new(move || {
                 fcntl(&*file, FcntlArg::F_OFD_SETLK(&range))

@@ -152,6 +152,7 @@ impl Call<'_> {
                 rustix::fs::flock(file, unlock)?;
             }
             self.server.locks.release(inode.node, owner);
+            self.server.locks.closed(handle);
         }
         Ok(Answer::empty())
     }
