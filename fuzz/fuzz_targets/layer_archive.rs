@@ -20,9 +20,6 @@ mod images {
     pub mod unpack;
 }
 
-/// Size of a tar's block.
-const BLOCK: usize = 512;
-
 fuzz_target!(|bytes: &[u8]| {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| directory.path().join(name);
@@ -30,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     fs::write(at("outside"), "precious").expect("a file");
     let layer = fs::File::open(at("layer")).expect("a directory");
     // Ends after the input: endless zeros are no archive either.
-    let stream = with_check_sums(bytes);
+    let stream = dctl_fuzz::with_check_sums(bytes);
     let stream = &stream[..stream.len().min(1 << 20)];
     if images::unpack::unpack(stream, layer.as_fd()).is_ok() {
         let mut rebuilt = Vec::new();
@@ -41,20 +38,3 @@ fuzz_target!(|bytes: &[u8]| {
     let names = fs::read_dir(directory.path()).expect("a directory").count();
     assert_eq!(names, 2, "something was made beside the layer");
 });
-
-/// `bytes` with the sums that its headers should have, or no input would get past
-/// the first one.
-fn with_check_sums(bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    let mut at = 0;
-    while let Some(block) = bytes.get_mut(at..at + BLOCK) {
-        let mut header = tar::Header::new_old();
-        header.as_mut_bytes().copy_from_slice(block);
-        header.set_cksum();
-        block.copy_from_slice(header.as_bytes());
-        let size = header.entry_size().unwrap_or(0);
-        let content = usize::try_from(size).map_or(0, |size| size.min(bytes.len()));
-        at += BLOCK + content.next_multiple_of(BLOCK);
-    }
-    bytes
-}

@@ -39,7 +39,10 @@ fuzz_target!(|text: &str| {
                     code if code & CLASS == JUMP => instruction.jt.max(instruction.jf).into(),
                     _ => 0,
                 };
-                assert!(at + 1 + furthest <= program.len(), "a jump out of the filter");
+                assert!(
+                    at + 1 + furthest <= program.len(),
+                    "a jump out of the filter"
+                );
             }
             let last = program.last().expect("a filter has a verdict");
             assert_eq!(last.code & CLASS, RETURN);

@@ -1,5 +1,5 @@
 //! What the fuzz targets share: guest memory whose contents, rings included, are the
-//! fuzzer's input, and a reader of that input.
+//! fuzzer's input, a reader of that input, and archives made of it.
 
 use dctl_vmm::devices::{GuestMemory, VirtioDevice, Virtqueues};
 use virtio_queue::{Queue, QueueT};
@@ -87,4 +87,27 @@ impl<'a> Input<'a> {
         bytes[..taken.len()].copy_from_slice(taken);
         u64::from_le_bytes(bytes)
     }
+}
+
+/// Size of a tar's block.
+const BLOCK: usize = 512;
+
+/// `bytes` with the sums that a tar's headers should have, or no input would get past
+/// the first one.
+pub fn with_check_sums(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut at = 0;
+    while let Some(block) = bytes.get_mut(at..at + BLOCK) {
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(block);
+        // The end of an archive stays one.
+        if block.iter().any(|byte| *byte != 0) {
+            header.set_cksum();
+            block.copy_from_slice(header.as_bytes());
+        }
+        let size = header.entry_size().unwrap_or(0);
+        let content = usize::try_from(size).map_or(0, |size| size.min(bytes.len()));
+        at += BLOCK + content.next_multiple_of(BLOCK);
+    }
+    bytes
 }

@@ -38,6 +38,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "docker-registry",
             "skopeo",
             "umoci",
+            "buildah",
+            "bzip2",
             "qemu-user-static",
             "debootstrap",
             "crun",

@@ -98,7 +98,9 @@ pub(super) fn mount(target: &Path, seed: Option<File>) -> Result<()> {
         DEVICE,
         target,
         "ext4",
-        MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID,
+        // Not without set-user-id programs and devices: mounts of volumes inherit that,
+        // and a container's capabilities and cgroup say what it may do with them.
+        MountFlags::NOATIME,
         Some(OPTIONS),
     )
     .context("cannot mount the data disk")?;

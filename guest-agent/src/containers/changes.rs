@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::{OsStr, OsString},
     fs::{self, Metadata},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use guest_protocol::docker::{ChangeType, FilesystemChange};
+use rustix::io::Errno;
 
 use super::{
     Containers,
@@ -23,9 +25,6 @@ use crate::{
     error::{Context, Result},
     images::overlay,
 };
-
-/// How deep directories are walked. Deeper ones have paths that no program opens.
-const DEEPEST: usize = 2048;
 
 impl Containers {
     /// What differs, sorted by path.
@@ -38,12 +37,10 @@ impl Containers {
         let layers = self.shared.images.layers(&image)?;
         let upper = self.shared.paths.container(&entry.id).join("upper");
         let mut walk = Walk::default();
-        match walk.folder(&upper, &layers, Path::new("/"), 0) {
+        match walk.root(upper, layers) {
             // Never started: there is nothing of its own yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => result
-                .map(drop)
-                .context("cannot compare the container with its image")?,
+            result => result.context("cannot compare the container with its image")?,
         }
         walk.changes.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(walk.changes)
@@ -55,70 +52,118 @@ struct Walk {
     changes: Vec<FilesystemChange>,
 }
 
+/// A directory being compared. Nothing of it is open: they may be nested deeper than
+/// there are descriptors or stack.
+struct Level {
+    upper: PathBuf,
+    /// The same directory in the layers that have it, topmost first.
+    lower: Vec<PathBuf>,
+    /// What the container calls it.
+    path: PathBuf,
+    /// Names in `upper` that are still to come.
+    names: std::vec::IntoIter<OsString>,
+    /// Names in `lower` that it hides, unless they come.
+    hidden: BTreeSet<OsString>,
+    /// How many changes there were before it.
+    before: usize,
+    /// What it is, and what the layers have in its place; of the root nothing is told.
+    itself: Option<(Metadata, Option<Metadata>)>,
+}
+
+impl Level {
+    fn open(
+        upper: PathBuf,
+        lower: Vec<PathBuf>,
+        path: PathBuf,
+        before: usize,
+        itself: Option<(Metadata, Option<Metadata>)>,
+    ) -> io::Result<Self> {
+        let hidden = if overlay::is_opaque(&upper) {
+            names(&lower)?
+        } else {
+            BTreeSet::new()
+        };
+        let names = fs::read_dir(&upper)?
+            .map(|item| item.map(|item| item.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self {
+            upper,
+            lower,
+            path,
+            names: names.into_iter(),
+            hidden,
+            before,
+            itself,
+        })
+    }
+}
+
 impl Walk {
     /// Compares the directory `upper` with what `lower`, the same directory in the
-    /// layers that have it, topmost first, show together. True when something in it
-    /// differs.
-    fn folder(
-        &mut self,
-        upper: &Path,
-        lower: &[PathBuf],
-        path: &Path,
-        depth: usize,
-    ) -> io::Result<bool> {
-        let before = self.changes.len();
-        let hides = overlay::is_opaque(upper);
-        let mut hidden = BTreeSet::new();
-        if hides {
-            for name in names(lower)? {
-                hidden.insert(name);
+    /// layers that have it, topmost first, show together.
+    fn root(&mut self, upper: PathBuf, lower: Vec<PathBuf>) -> io::Result<()> {
+        let root = Level::open(upper, lower, PathBuf::from("/"), 0, None)?;
+        let mut levels = vec![root];
+        while let Some(level) = levels.last_mut() {
+            if let Some(name) = level.names.next() {
+                let below = self.item(level, &name)?;
+                levels.extend(below);
+            } else if let Some(level) = levels.pop() {
+                self.leave(level);
             }
         }
-        for item in fs::read_dir(upper)? {
-            let item = item?;
-            let (name, inside) = (item.file_name(), path.join(item.file_name()));
-            hidden.remove(&name);
-            let metadata = match item.metadata() {
-                // Removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                metadata => metadata?,
+        Ok(())
+    }
+
+    /// Compares one thing in a directory. A directory is to be walked first.
+    fn item(&mut self, level: &mut Level, name: &OsStr) -> io::Result<Option<Level>> {
+        let (item, inside) = (level.upper.join(name), level.path.join(name));
+        level.hidden.remove(name);
+        let metadata = match item.symlink_metadata() {
+            // Removed meanwhile, or too deep for any program to open by its path.
+            Err(error) if is_out_of_reach(&error) => return Ok(None),
+            metadata => metadata?,
+        };
+        let below = find(&level.lower, Path::new(name))?;
+        if is_whiteout(&metadata) {
+            if below.metadata.is_some() {
+                self.note(&inside, ChangeType::_2);
+            }
+            return Ok(None);
+        }
+        if metadata.is_dir() {
+            let itself = Some((metadata, below.metadata));
+            let before = self.changes.len();
+            return match Level::open(item, below.folders, inside, before, itself) {
+                Err(error) if is_out_of_reach(&error) => Ok(None),
+                level => level.map(Some),
             };
-            let below = find(lower, Path::new(&name))?;
-            if is_whiteout(&metadata) {
-                if below.metadata.is_some() {
-                    self.note(&inside, ChangeType::_2);
-                }
-                continue;
-            }
-            let folder = metadata.is_dir();
-            if folder && depth < DEEPEST {
-                let layers: &[PathBuf] = &below.folders;
-                let changed = self.folder(&item.path(), layers, &inside, depth + 1);
-                match changed {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error),
-                    Ok(changed) => match &below.metadata {
-                        None if is_made(&inside) || (!changed && is_parent(&inside)) => {}
-                        None => self.note(&inside, ChangeType::_1),
-                        Some(old) if changed || differs(old, &metadata) => {
-                            self.note(&inside, ChangeType::_0);
-                        }
-                        Some(_) => {}
-                    },
-                }
-                continue;
-            }
-            match &below.metadata {
-                _ if is_made(&inside) => {}
-                None => self.note(&inside, ChangeType::_1),
-                Some(old) if differs(old, &metadata) => self.note(&inside, ChangeType::_0),
-                Some(_) => {}
-            }
         }
-        for name in hidden {
-            self.note(&path.join(name), ChangeType::_2);
+        match &below.metadata {
+            _ if is_made(&inside) => {}
+            None => self.note(&inside, ChangeType::_1),
+            Some(old) if differs(old, &metadata) => self.note(&inside, ChangeType::_0),
+            Some(_) => {}
         }
-        Ok(self.changes.len() > before)
+        Ok(None)
+    }
+
+    /// Tells what became of a directory that was walked.
+    fn leave(&mut self, level: Level) {
+        for name in level.hidden {
+            self.note(&level.path.join(name), ChangeType::_2);
+        }
+        let changed = self.changes.len() > level.before;
+        let path = &level.path;
+        match level.itself {
+            None => {}
+            Some((_, None)) if is_made(path) || (!changed && is_parent(path)) => {}
+            Some((_, None)) => self.note(path, ChangeType::_1),
+            Some((new, Some(old))) if changed || differs(&old, &new) => {
+                self.note(path, ChangeType::_0);
+            }
+            Some(_) => {}
+        }
     }
 
     fn note(&mut self, path: &Path, kind: ChangeType) {
@@ -127,6 +172,11 @@ impl Walk {
             kind,
         });
     }
+}
+
+fn is_out_of_reach(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error())
 }
 
 /// What the layers show under one name.
@@ -164,7 +214,7 @@ fn find(layers: &[PathBuf], name: &Path) -> io::Result<Found> {
 }
 
 /// All names in a merged directory.
-fn names(layers: &[PathBuf]) -> io::Result<BTreeSet<std::ffi::OsString>> {
+fn names(layers: &[PathBuf]) -> io::Result<BTreeSet<OsString>> {
     let mut names = BTreeSet::new();
     for layer in layers {
         for item in fs::read_dir(layer)? {
@@ -191,9 +241,12 @@ fn differs(old: &Metadata, new: &Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
 
     use super::*;
+    use crate::images::trash::Trash;
 
     struct Trees {
         folder: tempfile::TempDir,
@@ -238,9 +291,8 @@ mod tests {
 
         fn changes(&self) -> Vec<String> {
             let mut walk = Walk::default();
-            let lower = [self.at("top"), self.at("bottom")];
-            walk.folder(&self.at("upper"), &lower, Path::new("/"), 0)
-                .unwrap();
+            let lower = vec![self.at("top"), self.at("bottom")];
+            walk.root(self.at("upper"), lower).unwrap();
             let mut lines: Vec<_> = walk
                 .changes
                 .iter()
@@ -321,5 +373,30 @@ mod tests {
             trees.changes(),
             ["C /data", "D /data/one", "C /data/three", "D /data/two"]
         );
+    }
+
+    #[test]
+    fn directories_deeper_than_a_path_can_say_do_no_harm() {
+        let trees = Trees::new();
+        // Made from the innermost on, since no path leads there.
+        let mut inner = trees.at("inner");
+        fs::create_dir(&inner).unwrap();
+        for depth in 0..3000 {
+            let outer = trees.at(&depth.to_string());
+            fs::create_dir(&outer).unwrap();
+            fs::rename(&inner, outer.join("d")).unwrap();
+            inner = outer;
+        }
+        fs::rename(&inner, trees.at("upper/deep")).unwrap();
+        trees.file("upper/file", "x");
+        let changes = trees.changes();
+        assert!(changes.len() > 1000, "{}", changes.len());
+        assert!(changes.contains(&"A /deep/d/d".to_owned()));
+        assert!(changes.contains(&"A /file".to_owned()));
+        // Which is more than removing a temporary directory can do.
+        let trash = Trash::open(&trees.at("trash")).unwrap();
+        let upper = fs::File::open(trees.at("upper")).unwrap();
+        trash.put(upper.as_fd(), b"deep").unwrap();
+        trash.empty().unwrap();
     }
 }

@@ -17,7 +17,7 @@ use guest_protocol::{
 
 use super::{
     Containers, Entry, Record, defaults, health, log_limits, names, networks::check_name_servers,
-    remove, signal::SignalNumber, spec, volumes::Attached,
+    signal::SignalNumber, spec, volumes::Attached,
 };
 use crate::{
     clock,
@@ -109,7 +109,7 @@ impl Containers {
             }
             Err((error, id, name)) => {
                 self.index().names.remove(&name);
-                remove::delete_folder(&self.shared.paths.container(&id));
+                self.delete_folder(&id);
                 Err(error)
             }
         }

@@ -224,7 +224,14 @@ impl Containers {
                     return;
                 }
                 let health = record.container.state.health.get_or_insert_default();
-                check.judge(health, probe, starting)
+                let changed = check.judge(health, probe, starting);
+                // Probes that change nothing are not worth a write each.
+                if changed.is_some()
+                    && let Err(error) = self.shared.records.put(&record)
+                {
+                    tracing::error!("the health of container {} is not kept: {error}", entry.id);
+                }
+                changed
             };
             if let Some(status) = changed {
                 self.tell(entry, &format!("health_status: {}", status.as_str()), &[]);

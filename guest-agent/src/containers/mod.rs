@@ -68,7 +68,7 @@ use crate::{
     clock,
     error::{Context, Result},
     exec::Execs,
-    images::{ImageStore, ImageUser, overlay},
+    images::{ImageStore, ImageUser, overlay, trash::Trash},
     networks::Networks,
     reaper::Reaper,
     runtime::Runtime,
@@ -100,6 +100,7 @@ struct Shared {
     images: ImageStore,
     volumes: Volumes,
     networks: Networks,
+    trash: Trash,
     runtime: Arc<Runtime>,
     reaper: Reaper,
     events: Events,
@@ -288,6 +289,7 @@ impl Containers {
             index.names.insert(name, id.clone());
             index.entries.insert(id, Entry::new(record));
         }
+        let trash = Trash::open(&paths.trash()).context("cannot open the containers' trash")?;
         let containers = Self {
             shared: Arc::new(Shared {
                 paths,
@@ -295,6 +297,7 @@ impl Containers {
                 images,
                 volumes,
                 networks,
+                trash,
                 runtime,
                 reaper,
                 events: Events::new(),
@@ -330,8 +333,16 @@ impl Containers {
                 tracing::warn!("a root file system of container {id} stays mounted: {error}");
             }
             if !self.index().entries.contains_key(&id) {
-                remove::delete_folder(&folder.path());
+                self.throw_away(&id);
             }
+        }
+        // What an earlier run began, too.
+        let containers = self.clone();
+        let emptying = std::thread::Builder::new()
+            .name("container-trash".into())
+            .spawn(move || containers.empty_trash());
+        if let Err(error) = emptying {
+            tracing::warn!("files of removed containers stay on the disk: {error}");
         }
     }
 

@@ -18,6 +18,11 @@ impl Paths {
         self.data.join("containers")
     }
 
+    /// Where containers' files go that are removed.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.data.join("containers-trash")
+    }
+
     pub(super) fn container(&self, id: &str) -> PathBuf {
         self.containers().join(id)
     }

@@ -1,10 +1,15 @@
 //! Removing a container and what only it used.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{os::fd::AsFd, sync::Arc};
 
 use guest_protocol::{
     AgentError, ErrorKind,
     container::{Container, Status},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
 };
 
 use super::{Containers, Entry, start::unmounted};
@@ -92,7 +97,7 @@ impl Containers {
     async fn clear_away(&self, entry: &Entry, volumes: Option<Leaving>) {
         unmounted(entry).await;
         tokio::task::block_in_place(|| {
-            delete_folder(&self.shared.paths.container(&entry.id));
+            self.delete_folder(&entry.id);
             if let Some(volumes) = volumes {
                 volumes.done();
             }
@@ -100,6 +105,37 @@ impl Containers {
                 tracing::warn!("unused images stay on the disk: {error}");
             }
         });
+    }
+}
+
+impl Containers {
+    /// Deletes a container's folder, however deep it is. What cannot be deleted is
+    /// reported, and tried again at the next boot.
+    pub(super) fn delete_folder(&self, id: &str) {
+        self.throw_away(id);
+        self.empty_trash();
+    }
+
+    /// Takes a container's folder away, to be deleted with the trash.
+    pub(super) fn throw_away(&self, id: &str) {
+        let paths = &self.shared.paths;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let thrown = rustix::fs::open(paths.containers(), flags, Mode::empty())
+            .and_then(|folder| self.shared.trash.put(folder.as_fd(), id.as_bytes()));
+        match thrown {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => {
+                tracing::warn!("{} is left over: {error}", paths.container(id).display());
+            }
+        }
+    }
+
+    /// Deletes what was thrown away.
+    pub(super) fn empty_trash(&self) {
+        if let Err(error) = self.shared.trash.empty() {
+            let trash = self.shared.paths.trash();
+            tracing::warn!("something is left over in {}: {error}", trash.display());
+        }
     }
 }
 
@@ -113,17 +149,6 @@ pub(super) fn wanted_after_boot(container: &Container) -> bool {
         _ => true,
     };
     container.host_config.auto_remove == Some(true) && over || state.status == Status::Removing
-}
-
-/// Deletes a folder of ours. What cannot be deleted is reported, and tried again at
-/// the next boot.
-pub(super) fn delete_folder(folder: &Path) {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("{} is left over: {error}", folder.display());
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -81,19 +81,25 @@ impl Trash {
         rustix::fs::renameat(directory, name, &self.directory, number.to_string())
     }
 
-    /// Deletes everything in the trash.
+    /// Deletes everything in the trash. What cannot be deleted does not keep the rest.
     ///
     /// # Errors
-    /// What the kernel says; what is left is deleted the next time.
+    /// What the kernel said first; what is left is deleted the next time.
     pub(crate) fn empty(&self) -> Result<(), Errno> {
         let _one_at_a_time = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = None;
         loop {
-            let names = self.names(self.directory.as_fd())?;
-            if names.is_empty() {
-                return Ok(());
+            let mut deleted = false;
+            for name in self.names(self.directory.as_fd())? {
+                match self.delete(&name) {
+                    Ok(()) => deleted = true,
+                    Err(error) => {
+                        first.get_or_insert(error);
+                    }
+                }
             }
-            for name in names {
-                self.delete(&name)?;
+            if !deleted {
+                return first.map_or(Ok(()), Err);
             }
         }
     }
@@ -184,6 +190,30 @@ mod tests {
         }
         trash.empty().unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_does_not_keep_the_rest() {
+        let temporary = tempfile::tempdir().unwrap();
+        let trash = Trash::open(&temporary.path().join("trash")).unwrap();
+        let root = rustix::fs::open(temporary.path(), DIRECTORY, Mode::empty()).unwrap();
+        for name in ["a", "b", "c"] {
+            fs::create_dir_all(temporary.path().join(name).join("in/deep")).unwrap();
+            trash.put(root.as_fd(), name.as_bytes()).unwrap();
+        }
+        // A mount on it: busy, even for root.
+        let busy = temporary.path().join("trash/0/in");
+        rustix::mount::mount_bind(&busy, &busy).unwrap();
+        assert_eq!(trash.empty(), Err(Errno::BUSY));
+        let left = || {
+            fs::read_dir(temporary.path().join("trash"))
+                .unwrap()
+                .count()
+        };
+        assert_eq!(left(), 1);
+        rustix::mount::unmount(&busy, rustix::mount::UnmountFlags::empty()).unwrap();
+        trash.empty().unwrap();
+        assert_eq!(left(), 0);
     }
 
     #[test]

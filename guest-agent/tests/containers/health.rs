@@ -137,3 +137,14 @@ fn much_output_is_cut() {
     assert_eq!(output.len(), 4096 + 3);
     assert!(output.ends_with("..."));
 }
+
+#[test]
+fn a_verdict_outlives_the_agent() {
+    let mut agent = TestAgent::start();
+    let id = checked(&agent, "exit 1", 0);
+    until(&agent, &id, |c| status(c) == HealthStatus::Unhealthy);
+    agent.kill_and_start();
+    let ended = agent.inspect(&id).unwrap();
+    assert_eq!(ended.state.status, Status::Exited);
+    assert_eq!(status(&ended), HealthStatus::Unhealthy);
+}

@@ -158,6 +158,128 @@ fn archives_of_other_tools_are_loaded() {
     }
 }
 
+/// Buildah, with everything it keeps below `folder`.
+fn buildah(folder: &Path, command: &str, arguments: &[&str]) -> String {
+    let policy = folder.join("policy.json");
+    fs::write(
+        &policy,
+        r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
+    let mut buildah = Command::new("buildah");
+    buildah
+        .args(["--storage-driver", "vfs", "--root"])
+        .arg(folder.join("root"))
+        .arg("--runroot")
+        .arg(folder.join("run"))
+        .arg(command);
+    if matches!(command, "commit" | "push") {
+        buildah.arg("--signature-policy").arg(&policy);
+    }
+    run(buildah.args(arguments), b"", LONG).success().text()
+}
+
+#[test]
+fn images_made_by_buildah_are_loaded_and_pulled() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    let buildah = |command, arguments: &[&str]| buildah(folder, command, arguments);
+    let file = folder.join("file");
+    fs::write(&file, "content\n").unwrap();
+    let container = buildah("from", &["scratch"]);
+    let container = container.as_str();
+    let add = [
+        "--chown",
+        "5:6",
+        "--chmod",
+        "640",
+        container,
+        text(&file),
+        "/data/file",
+    ];
+    buildah("add", &add);
+    buildah("add", &[container, "/bin/busybox", "/bin/busybox"]);
+    let command = r#"["/bin/busybox", "sh", "-c", "echo $A $PWD; busybox stat -c %u:%g:%a file"]"#;
+    let options = [
+        "--env",
+        "A=1",
+        "--env",
+        "PATH=/bin",
+        "--workingdir",
+        "/data",
+    ];
+    buildah(
+        "config",
+        &[&options[..], &["--cmd", command, container]].concat(),
+    );
+    let pushed = shared().registry.name("by-buildah:pushed");
+    buildah("commit", &["--quiet", container, &pushed]);
+    let (target, loaded) = (format!("docker://{pushed}"), "localhost/by-buildah:loaded");
+    buildah("push", &["--quiet", "--tls-verify=false", &pushed, &target]);
+
+    let mut made = vec![(pushed.as_str(), None)];
+    for format in ["oci", "docker"] {
+        let archive = folder.join(format);
+        let target = format!("{format}-archive:{}:{loaded}", text(&archive));
+        buildah(
+            "commit",
+            &["--quiet", "--format", format, container, &target],
+        );
+        made.push((loaded, Some(archive)));
+    }
+    for (name, archive) in made {
+        match archive {
+            Some(archive) => {
+                let said = dctl(&["load", "-i", text(&archive)]).success().text();
+                assert_eq!(said, format!("Loaded image: {name}"));
+            }
+            None => drop(dctl(&["pull", name]).success()),
+        }
+        let said = dctl(&["run", "--rm", name]).success();
+        assert_eq!(said.text(), "1 /data\n5:6:640");
+        let history = dctl(&["history", "-q", name]).success().text();
+        assert!(!history.is_empty());
+        dctl(&["rmi", name]).success();
+    }
+}
+
+#[test]
+fn compressed_archives_are_loaded_and_imported() {
+    let (name, id) = pulled("compressed");
+    let archive = dctl(&["save", &name]).success().stdout;
+    dctl(&["rmi", &name]).success();
+    let mut files = Layer::new();
+    files.file("file", 0o644, &vec![7; 2_000_000]);
+    let files = files.finish();
+    for tool in ["gzip", "zstd", "xz", "bzip2"] {
+        let compressed = |bytes: &[u8]| {
+            run(Command::new(tool).arg("-c"), bytes, LONG)
+                .success()
+                .stdout
+        };
+        let installation = &shared().installation;
+        let said = installation
+            .dctl_with_input(&["load"], &compressed(&archive))
+            .success();
+        assert_eq!(said.text(), format!("Loaded image: {name}"), "{tool}");
+        assert_eq!(installation.inspect(&name, "{{.Id}}"), id);
+        dctl(&["rmi", &name]).success();
+        let imported = installation
+            .dctl_with_input(&["import", "-"], &compressed(&files))
+            .success()
+            .text();
+        let size = installation.inspect(&imported, "{{.Size}}");
+        assert_eq!(size, "2000000", "{tool}");
+        let mut damaged = compressed(&archive);
+        let middle = damaged.len() / 2;
+        damaged.truncate(middle);
+        installation
+            .dctl_with_input(&["load"], &damaged)
+            .fails_with(1, "invalid image archive");
+        dctl(&["rmi", &imported]).success();
+    }
+}
+
 #[test]
 fn mistakes_are_said_so_and_leave_nothing() {
     let directory = tempfile::tempdir().unwrap();

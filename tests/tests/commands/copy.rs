@@ -236,6 +236,25 @@ fn what_is_read_only_stays_as_it_is() {
 }
 
 #[test]
+fn capabilities_of_files_go_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, back) = (folder.path().join("file"), folder.path().join("back"));
+    fs::write(&file, "x").unwrap();
+    // Version 2, cap_net_raw permitted.
+    let mut capability = [0; 20];
+    (capability[3], capability[5]) = (2, 0x20);
+    let name = "security.capability";
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&file, name, &capability, flags).unwrap();
+    let container = container(&[], "true");
+    copy(file.to_str().unwrap(), &at(&container, "/file")).success();
+    copy(&at(&container, "/file"), back.to_str().unwrap()).success();
+    let mut found = [0; 64];
+    let length = rustix::fs::getxattr(&back, name, &mut found[..]).unwrap();
+    assert_eq!(found[..length], capability);
+}
+
+#[test]
 fn diff_tells_what_changed() {
     let name = container(
         &[],

@@ -75,6 +75,25 @@ fn only_images_without_name_and_container_are_pruned() {
 }
 
 #[test]
+fn layers_that_images_share_are_reclaimed_once() {
+    let mut common = Layer::new();
+    common.file("common", 0o644, &vec![1; 40_000]);
+    let common = common.finish();
+    let registry = HostileRegistry::start();
+    for (name, size) in [("shares-a", 1000), ("shares-b", 2000)] {
+        let mut own = Layer::new();
+        own.file(name, 0o644, &vec![2; size]);
+        let labels = serde_json::json!({"Labels": {"prune": "sharing"}});
+        let image = ImageParts::new(&[common.clone(), own.finish()], &labels);
+        registry.serve(name, &image);
+        dctl(&["pull", &registry.name(name)]).success();
+    }
+    let prune = ["image", "prune", "-af", "--filter", "label=prune=sharing"];
+    let said = dctl(&prune).success().text();
+    assert!(said.ends_with("Total reclaimed space: 43kB"), "{said}");
+}
+
+#[test]
 fn df_counts_images_containers_and_volumes() {
     let table = dctl(&["system", "df"]).success().text();
     for kind in [

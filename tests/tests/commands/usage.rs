@@ -239,3 +239,30 @@ fn prune_asks_and_removes_what_is_stopped() {
     dctl(&["inspect", gone.as_str()]).fails_with(1, gone.as_str());
     dctl(&["inspect", kept.as_str()]).success();
 }
+
+#[test]
+fn a_tree_deeper_than_any_path_is_no_obstacle() {
+    // Two trees as deep as one path can say, one at the bottom of the other.
+    let script = "set -e; cd /tmp; deep=$(printf 'dddd/%.0s' $(seq 700)); \
+                  mkdir -p $deep first/$deep; mv first $deep";
+    let name = started(&[], script);
+    assert_eq!(dctl(&["wait", name.as_str()]).success().text(), "0");
+    let diff = dctl(&["diff", name.as_str()]).success().text();
+    assert!(diff.lines().count() > 500, "{diff}");
+    let filter = format!("name=^{}$", name.as_str());
+    dctl(&["ps", "-a", "-s", "--filter", &filter]).success();
+    let id = shared().installation.inspect(name.as_str(), "{{.Id}}");
+    dctl(&["rm", name.as_str()]).success();
+    wait_until("its files are gone", LONG, || {
+        let folders = [
+            "machine",
+            "shell",
+            "ls",
+            "/data/containers",
+            "/data/containers-trash",
+        ];
+        let listed = dctl(&folders).success().text();
+        // Of others there may be more on their way out.
+        !listed.contains(&id)
+    });
+}

@@ -292,3 +292,27 @@ fn a_backup_goes_to_a_file_and_comes_from_one() {
     let read = run(&["-v", &to.mounted("")], "cat /v/file").success();
     assert_eq!(read.text(), "content");
 }
+
+#[test]
+fn programs_in_volumes_run_as_their_owner() {
+    let volume = Volume::name();
+    let at = volume.mounted("");
+    let inside = |user: &str, script: &str| {
+        let head = ["run", "--rm", "-u", user, "-v", &at];
+        let tail = [shared().debian.as_str(), "sh", "-c", script];
+        dctl(&[&head[..], &tail].concat()).success().text()
+    };
+    inside(
+        "0",
+        "cp /usr/bin/id /v/id; chmod 4755 /v/id; mknod -m 666 /v/null c 1 3; mknod /v/disk b 254 0",
+    );
+    assert_eq!(
+        inside("1000", "/v/id -u; echo x > /v/null && echo taken"),
+        "0\ntaken"
+    );
+    // A device that the container was not given is none, wherever its name is.
+    assert_eq!(
+        inside("0", "head -c 1 /v/disk 2> /dev/null || echo refused"),
+        "refused"
+    );
+}

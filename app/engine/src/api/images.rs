@@ -1,6 +1,6 @@
 //! Images: pull, list, tag, remove.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use axum::{
     Json,
@@ -306,9 +306,16 @@ pub(super) async fn prune(
         .transpose()?;
     let containers = context.agent.call(ContainerList {}).await?;
     let used: HashSet<_> = containers.into_iter().map(|c| c.image_id).collect();
+    let images = context.agent.call(ImageList {}).await?;
+    // A layer that several images have is gone once, with the last of them.
+    let sizes: HashMap<_, _> = images
+        .iter()
+        .flat_map(|image| &image.layers)
+        .map(|layer| (layer.diff_id.clone(), layer.size))
+        .collect();
     let mut deleted = Vec::new();
-    let mut reclaimed = 0;
-    for image in context.agent.call(ImageList {}).await? {
+    let mut reclaimed = 0_u64;
+    for image in images {
         if used.contains(&image.id)
             || (only_dangling && !image.repo_tags.is_empty())
             || until.is_some_and(|until| image_view::created(&image) > until / 1_000_000_000)
@@ -332,8 +339,10 @@ pub(super) async fn prune(
                 .await
             {
                 Ok(removed) => {
-                    if removed.contains(&Removed::Deleted(image.id.clone())) {
-                        reclaimed += image.size;
+                    for one in &removed {
+                        if let Removed::Deleted(id) = one {
+                            reclaimed += sizes.get(id).copied().unwrap_or_default();
+                        }
                     }
                     deleted.extend(removed.into_iter().map(item));
                 }

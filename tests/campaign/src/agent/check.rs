@@ -300,6 +300,8 @@ fn check_folders(
         .map(|container| container.id.clone())
         .collect();
     check_names(&data.join("containers"), &ids, |_| false, findings);
+    let trash = data.join("containers-trash");
+    check_names(&trash, &BTreeSet::new(), |_| false, findings);
     let volumes: BTreeSet<String> = containers
         .iter()
         .flat_map(anonymous_volumes)
@@ -387,7 +389,13 @@ pub(crate) fn nothing_is_left(agent: &Agent, findings: &mut Findings) -> Result<
             force: false,
         }))?;
     }
-    for folder in ["containers", "trash", "volumes", "volumes-trash"] {
+    for folder in [
+        "containers",
+        "containers-trash",
+        "trash",
+        "volumes",
+        "volumes-trash",
+    ] {
         check_names(&data.join(folder), &BTreeSet::new(), |_| false, findings);
     }
     // Layers that a pull which was cut off brought may be wanted for its image.

@@ -1,30 +1,23 @@
-//! The near side of `cp`: packing files here, and unpacking a stranger's archive
-//! without being led anywhere by it.
+//! The near side of `cp` from a container: unpacking a stranger's archive without being
+//! led anywhere by it.
 
 use std::{
     fs,
     io::{self, Read},
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        net::UnixStream,
-    },
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
+use rustix::{fs::XattrFlags, io::Errno};
 use tar::EntryType;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+
+/// The extended attribute that a file's capabilities are, and what an archive calls it.
+pub(super) const CAPABILITY: &str = "security.capability";
+pub(super) const CAPABILITY_RECORD: &str = "SCHILY.xattr.security.capability";
 
 /// An archive as it comes.
 pub(super) struct Received {
@@ -92,6 +85,7 @@ pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Resu
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = place(&entry.path()?, name, target)?;
+        let xattrs = xattrs(&mut entry)?;
         let kind = entry.header().entry_type();
         let there = path.symlink_metadata().ok();
         let is_there_folder = there.as_ref().is_some_and(fs::Metadata::is_dir);
@@ -130,6 +124,13 @@ pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Resu
                 if let Some(time) = std::time::UNIX_EPOCH.checked_add(seconds) {
                     file.set_modified(time)?;
                 }
+                for (name, value) in xattrs {
+                    match rustix::fs::fsetxattr(&file, &name, &value, XattrFlags::empty()) {
+                        // As Docker does without the right to, or the place for it.
+                        Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
             }
             (EntryType::Fifo, _) => make_pipe(&path, entry.header().mode()?)?,
             // Devices are the container's.
@@ -141,6 +142,21 @@ pub(super) fn extract(archive: impl Read, name: &str, target: &Path) -> io::Resu
         fs::set_permissions(folder, fs::Permissions::from_mode(mode & 0o7777))?;
     }
     Ok(())
+}
+
+/// The extended attributes of an entry that mean something here.
+fn xattrs(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut xattrs = Vec::new();
+    for record in entry.pax_extensions()?.into_iter().flatten() {
+        let record = record?;
+        let name = record.key().unwrap_or_default();
+        if let Some(name) = name.strip_prefix("SCHILY.xattr.")
+            && (name == CAPABILITY || name.starts_with("user."))
+        {
+            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+        }
+    }
+    Ok(xattrs)
 }
 
 fn make_pipe(path: &Path, mode: u32) -> io::Result<()> {
@@ -183,113 +199,6 @@ fn place(entry: &Path, name: &str, target: &Path) -> io::Result<PathBuf> {
         path.push(last);
     }
     Ok(path)
-}
-
-/// Whether a source is a folder.
-pub(super) fn is_folder(path: &str, follow: bool) -> Result<bool, Failure> {
-    let found = if follow || path.ends_with('/') || path.ends_with("/.") {
-        fs::metadata(path)
-    } else {
-        fs::symlink_metadata(path)
-    };
-    match found {
-        Ok(found) if path.ends_with('/') && !found.is_dir() => Err(Failure::new("not a directory")),
-        Ok(found) => Ok(found.is_dir()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::new(format!(
-            "lstat {path}: no such file or directory"
-        ))),
-        Err(error) => Err(Failure::new(format!("lstat {path}: {error}"))),
-    }
-}
-
-/// The name of a source, which may be the one of the folder that we are in.
-pub(super) fn name(path: &str) -> String {
-    let path = Path::new(path);
-    let absolute = path.file_name().is_none().then(|| path.canonicalize().ok());
-    absolute
-        .flatten()
-        .as_deref()
-        .unwrap_or(path)
-        .file_name()
-        .map_or_else(
-            || ".".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-}
-
-/// Files here as an archive, made while it is read.
-pub(super) struct Packed {
-    stream: tokio::net::UnixStream,
-    failure: Arc<Mutex<Option<io::Error>>>,
-    count: Arc<AtomicU64>,
-}
-
-impl Packed {
-    /// Packs `path` as `name`; of a folder called `.` only what is in it.
-    pub(super) fn start(path: String, name: String, follow: bool) -> io::Result<Self> {
-        let (writer, reader) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        let failure = Arc::new(Mutex::new(None));
-        let told = Arc::clone(&failure);
-        std::thread::Builder::new().spawn(move || {
-            if let Err(error) = pack(&writer, Path::new(&path), &name, follow) {
-                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            }
-            // Only now the reader sees the end.
-            drop(writer);
-        })?;
-        Ok(Self {
-            stream: tokio::net::UnixStream::from_std(reader)?,
-            failure,
-            count: Arc::default(),
-        })
-    }
-
-    /// How many bytes were read.
-    pub(super) fn count(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.count)
-    }
-}
-
-impl AsyncRead for Packed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let read = buffer.filled().len() - before;
-        self.count.fetch_add(read as u64, Ordering::Relaxed);
-        let failure = match read {
-            0 => self
-                .failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-            _ => None,
-        };
-        Poll::Ready(failure.map_or(Ok(()), Err))
-    }
-}
-
-fn pack(output: &UnixStream, path: &Path, name: &str, follow: bool) -> io::Result<()> {
-    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, output));
-    builder.follow_symlinks(false);
-    let source = if follow {
-        path.canonicalize()?
-    } else {
-        path.to_owned()
-    };
-    if source.is_dir() && !source.symlink_metadata()?.is_symlink()
-        || path.as_os_str().as_encoded_bytes().ends_with(b"/")
-    {
-        builder.append_dir_all(name, &source)?;
-    } else {
-        builder.append_path_with_name(&source, name)?;
-    }
-    let mut output = builder.into_inner()?;
-    io::Write::flush(&mut output)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! with `/.` at its end only what is in a source.
 
 mod local;
+mod packing;
 
 use std::{io, path::Path};
 
@@ -224,9 +225,9 @@ async fn copy_in(
         client.send_archive(&call(&path), input).await?;
         return Ok(0);
     }
-    let is_source_folder = local::is_folder(from, arguments.follow_link)?;
+    let is_source_folder = packing::is_folder(from, arguments.follow_link)?;
     let (folder, name) = place(&path, is_folder, from, is_source_folder)?;
-    let archive = local::Packed::start(from.to_owned(), name, arguments.follow_link)
+    let archive = packing::Packed::start(from.to_owned(), name, arguments.follow_link)
         .map_err(|error: io::Error| Failure::new(error.to_string()))?;
     let count = archive.count();
     client.send_archive(&call(&folder), archive).await?;
@@ -244,7 +245,7 @@ fn place(
     let contents = source.ends_with("/.") || source == ".";
     match is_folder {
         Some(true) if contents => Ok((path.to_owned(), ".".to_owned())),
-        Some(true) => Ok((path.to_owned(), local::name(source))),
+        Some(true) => Ok((path.to_owned(), packing::name(source))),
         Some(false) if is_source_folder => Err(Failure::new("cannot copy directory")),
         None if !is_source_folder && path.ends_with('/') => Err(Failure::new("no such directory")),
         _ => Ok((parent(path), base(path).to_owned())),
