@@ -156,13 +156,12 @@ impl Walk {
         let changed = self.changes.len() > level.before;
         let path = &level.path;
         match level.itself {
-            None => {}
             Some((_, None)) if is_made(path) || (!changed && is_parent(path)) => {}
             Some((_, None)) => self.note(path, ChangeType::_1),
             Some((new, Some(old))) if changed || differs(&old, &new) => {
                 self.note(path, ChangeType::_0);
             }
-            Some(_) => {}
+            None | Some((_, Some(_))) => {}
         }
     }
 
