@@ -16,6 +16,7 @@ mod images;
 mod lives;
 mod machine;
 mod machines;
+mod networks;
 mod registries;
 mod run;
 mod shared;

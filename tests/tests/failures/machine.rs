@@ -40,6 +40,29 @@ fn a_monitor_that_is_killed_ends_its_clients_and_loses_nothing() {
 }
 
 #[test]
+fn networks_are_there_again_with_the_machine() {
+    let alone = Alone::new();
+    let installation = &alone.installation;
+    let dctl = |arguments: &[&str]| installation.dctl(arguments).success().text();
+    let id = dctl(&["network", "create", "--subnet", "10.96.0.0/24", "kept"]);
+    let head = ["run", "-d", "--network", "kept", "--name"];
+    let tail = [alone.busybox.as_str(), "sleep", "600"];
+    dctl(&[&head[..], &["one", "--ip", "10.96.0.9"], &tail].concat());
+    dctl(&[&head[..], &["other", "--restart", "always"], &tail].concat());
+    // Without a warning: nothing could be cleared away.
+    installation.kill(Part::Monitor);
+    dctl(&["start", "one"]);
+    assert_eq!(dctl(&["network", "inspect", "-f", "{{.Id}}", "kept"]), id);
+    let template = "{{.NetworkSettings.Networks.kept.IPAddress}}";
+    assert_eq!(dctl(&["inspect", "-f", template, "one"]), "10.96.0.9");
+    // The other came back by itself.
+    dctl(&["exec", "one", "sh", "-c", "ping -c 1 -W 5 other"]);
+    installation
+        .dctl(&["network", "create", "--subnet", "10.96.0.0/24", "new"])
+        .fails_with(1, "Pool overlaps");
+}
+
+#[test]
 fn a_guest_that_panics_is_said_so() {
     let alone = Alone::new();
     alone.counting("counter");

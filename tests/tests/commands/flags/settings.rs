@@ -23,7 +23,7 @@ fn names_are_resolved_as_told() {
     for line in [
         "10.1.2.3\tone",
         "fd00::6\tsix",
-        "nameserver 9.9.9.9",
+        "nameserver 127.0.0.11",
         "options ndots:2",
         "search example.com",
     ] {
