@@ -13,8 +13,9 @@ use crate::clock;
 /// Events that wait for one slow listener; older ones are lost to it.
 const QUEUE: usize = 1024;
 
-/// How many past events are remembered; Docker's number.
-const REMEMBERED: usize = 256;
+/// How many past events are remembered: more than Docker's 256, which a few health
+/// checks push out in minutes.
+const REMEMBERED: usize = 1024;
 
 /// Where events go. Clones share the listeners and the memory.
 #[derive(Debug, Clone)]

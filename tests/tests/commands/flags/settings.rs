@@ -133,6 +133,9 @@ fn logs_are_kept_as_told() {
 #[test]
 fn inspect_gives_back_every_setting() {
     let name = Name::new();
+    let other = Name::new();
+    dctl(&["create", "--name", other.as_str(), &shared().busybox]).success();
+    let link = format!("--link={}:y", other.as_str());
     let options = [
         "--name",
         name.as_str(),
@@ -175,7 +178,7 @@ fn inspect_gives_back_every_setting() {
         "--health-interval=1m",
         "-p=127.0.0.1:8080:80",
         "--expose=90",
-        "--link=x:y",
+        &link,
         "--mac-address=92:d0:c6:0a:29:33",
     ];
     let busybox = &shared().busybox;
