@@ -143,3 +143,40 @@ pub(crate) fn status(file: impl AsFd) -> Result<Statx, Errno> {
 pub(crate) fn file_type(status: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(status.stx_mode))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_single_components_are_names() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0b", b"../x"] {
+            assert_eq!(Name::new(name), Err(Errno::INVAL), "{name:?}");
+        }
+        assert_eq!(Name::new(&[b'n'; 256]), Err(Errno::NAMETOOLONG));
+        for name in [&b"..."[..], b"..x", b" ", b"\xff\n", &[b'n'; 255]] {
+            assert_eq!(Name::new(name).map(Name::bytes), Ok(name));
+        }
+    }
+
+    #[test]
+    fn lookups_stay_below_the_directory() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = outside.path().join("in");
+        std::fs::create_dir_all(inside.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("..", inside.join("up")).unwrap();
+        std::os::unix::fs::symlink("a", inside.join("l")).unwrap();
+        let directory = crate::open_root(&inside).unwrap();
+        let found = |path: &[u8]| below(directory.as_fd(), path).map(drop);
+        assert_eq!(found(b""), Ok(()));
+        assert_eq!(found(b"a/b"), Ok(()));
+        // The link itself.
+        assert_eq!(found(b"up"), Ok(()));
+        for path in [&b".."[..], b"a/../..", b"/etc"] {
+            assert_eq!(found(path), Err(Errno::XDEV));
+        }
+        for path in [&b"up/in"[..], b"l/b"] {
+            assert_eq!(found(path), Err(Errno::LOOP));
+        }
+    }
+}

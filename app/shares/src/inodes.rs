@@ -27,7 +27,7 @@ pub(crate) struct FileKey {
     pub(crate) device: u64,
     pub(crate) number: u64,
     /// The same directory may be mounted at two places.
-    mount: u64,
+    pub(crate) mount: u64,
 }
 
 impl FileKey {

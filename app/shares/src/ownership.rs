@@ -278,3 +278,80 @@ pub(crate) fn store(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_override_is_none() {
+        for text in [
+            "",
+            "1",
+            "1:2",
+            "1:2:3",
+            "1:2:-",
+            "1:2:-:0644",
+            "1:2:644:-",
+            "1:2:10000:0644",
+            "1:2:0644:0644:",
+            "-1:0:-:-",
+            "4294967296:0:-:-",
+            "a:b:-:-",
+            "1:2:9:9",
+            " 1:2:-:-",
+        ] {
+            assert_eq!(Override::parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(Override::parse(b"-:-:-:-"), Some(Override::default()));
+        assert_eq!(Override::parse(b"\xff:2:-:-"), None);
+    }
+
+    #[test]
+    fn the_user_is_never_locked_out_and_nobody_is_let_in() {
+        for mode in 0..=MODE {
+            let file = real_mode(mode, FileType::RegularFile);
+            let directory = real_mode(mode, FileType::Directory);
+            assert_eq!((file & 0o600, directory & 0o700), (0o600, 0o700));
+            for real in [file, directory] {
+                assert_eq!(real & 0o077, mode & 0o077);
+                assert_eq!(real & !0o777, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn writing_takes_what_may_be_misused() {
+        for (before, after) in [
+            (0o4755, 0o0755),
+            (0o6755, 0o0755),
+            (0o2745, 0o2745),
+            (0o2755, 0o0755),
+            (0o1777, 0o1777),
+        ] {
+            assert_eq!(without_privileges(before), after, "{before:o}");
+            assert_eq!(has_privileges(before), before != after);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn overrides_are_read_as_they_were_written(
+            uid: Option<u32>,
+            gid: Option<u32>,
+            mode in prop::option::of((0..=MODE, 0..=MODE)),
+        ) {
+            let written = Override { uid, gid, mode };
+            let text = written.text();
+            // As much as is read at most.
+            prop_assert!(text.len() <= 64);
+            prop_assert_eq!(Override::parse(text.as_bytes()), Some(written));
+        }
+
+        #[test]
+        fn any_text_is_read(text: Vec<u8>) {
+            let _ = Override::parse(&text);
+        }
+    }
+}

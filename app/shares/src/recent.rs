@@ -69,3 +69,24 @@ impl Recent {
         entry != 0 && entry >> 32 == hash >> 32 && u128::from(age) <= WINDOW.as_millis()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_known_for_a_while() {
+        let recent = Recent::new();
+        assert!(!recent.had_file(1, 2) && !recent.had_name(1, 2, b"x"));
+        recent.file(1, 2);
+        recent.name(3, 4, b"x");
+        assert!(recent.had_file(1, 2) && recent.had_name(3, 4, b"x"));
+        assert!(!recent.had_file(2, 1) && !recent.had_name(3, 4, b"y"));
+        let since = Instant::now();
+        while recent.had_file(1, 2) {
+            assert!(since.elapsed() < 10 * WINDOW);
+            std::thread::yield_now();
+        }
+        assert!(since.elapsed() >= WINDOW / 2);
+    }
+}

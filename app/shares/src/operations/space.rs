@@ -31,12 +31,15 @@ impl Call<'_> {
 
     /// Writes what the host has cached of every export's file system.
     pub(super) fn syncfs(&mut self) -> Result<Answer> {
+        let mut result = Ok(Answer::empty());
         for export in self.server.exports.all() {
-            // A file or directory of it that can be opened; roots are known to be either.
+            // Roots are known to be directories or regular files.
             let root = export.root().as_fd();
-            let file = self.server.descriptors.reopen(root, OFlags::RDONLY)?;
-            rustix::fs::syncfs(file)?;
+            let opened = self.server.descriptors.reopen(root, OFlags::RDONLY);
+            if let Err(error) = opened.and_then(rustix::fs::syncfs) {
+                result = Err(error);
+            }
         }
-        Ok(Answer::empty())
+        result
     }
 }

@@ -155,6 +155,13 @@ impl Tree {
         }
         let status = host::status(file).ok()?;
         let key = FileKey::new(export, &status);
+        if above.is_some() {
+            // Other file systems that are mounted in the export may be endless (`/proc`).
+            let root = host::status(export.root()).ok()?;
+            if key.mount != root.stx_mnt_id {
+                return None;
+            }
+        }
         let watch = match inotify::add_watch(&*self.inotify, host::proc_path(file), INTEREST) {
             Ok(watch) => watch,
             Err(error) => {

@@ -36,6 +36,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the host and the guest respect each other's locks", locks),
         trial("a share that is removed while it is used", removed),
         trial("a single file is shared", single_file),
+        trial(
+            "the guest's root has the user's rights and no more",
+            users_rights,
+        ),
     ]
 }
 
@@ -281,4 +285,45 @@ fn single_file(share: &Mounted) -> Outcome {
     same(fs::read(&file)?, b"two".to_vec())?;
     chown(&inside, Some(7), None)?;
     same(fs::metadata(&inside)?.uid(), 7)
+}
+
+fn users_rights(_: &Mounted) -> Outcome {
+    let share = Mounted::new(Road::User);
+    let (host, inside) = (share.host(), share.path());
+    let me = fs::metadata(&host)?.uid();
+    fs::create_dir(inside.join("d"))?;
+    chown(inside.join("d"), Some(999), Some(999))?;
+    fs::write(inside.join("d/f"), "")?;
+    for made in ["d", "d/f"] {
+        let made = fs::metadata(host.join(made))?;
+        same((made.uid(), made.gid()), (me, me))?;
+    }
+    // What root of the host keeps to itself, root of a container does not get.
+    fs::write(host.join("secret"), "secret")?;
+    fs::set_permissions(host.join("secret"), PermissionsExt::from_mode(0o600))?;
+    fs::create_dir(host.join("private"))?;
+    fs::set_permissions(host.join("private"), PermissionsExt::from_mode(0o700))?;
+    let kind = |result: std::io::Result<()>| result.err().map(|error| error.kind());
+    let denied = Some(std::io::ErrorKind::PermissionDenied);
+    same(kind(fs::read(inside.join("secret")).map(drop)), denied)?;
+    same(kind(fs::write(inside.join("secret"), "mine")), denied)?;
+    same(kind(fs::read_dir(inside.join("private")).map(drop)), denied)?;
+    same(
+        kind(File::create(inside.join("private/new")).map(drop)),
+        denied,
+    )?;
+    same(kind(chown(inside.join("secret"), Some(0), None)), denied)?;
+    same(fs::read(host.join("secret"))?, b"secret".to_vec())?;
+    // What the user only took from himself, it does: root may write anything.
+    fs::create_dir(host.join("mine"))?;
+    fs::write(host.join("mine/f"), "old")?;
+    for mine in ["mine/f", "mine"] {
+        chown(host.join(mine), Some(me), Some(me))?;
+        fs::set_permissions(host.join(mine), PermissionsExt::from_mode(0o444))?;
+    }
+    fs::write(inside.join("mine/f"), "new")?;
+    fs::write(inside.join("mine/g"), "")?;
+    same(mode(inside.join("mine/f"))?, 0o444)?;
+    same(mode(inside.join("mine"))?, 0o444)?;
+    same(fs::read(host.join("mine/f"))?, b"new".to_vec())
 }

@@ -55,7 +55,7 @@ fn posix(trials: &mut Vec<Trial>) {
             Ok(posix_checks::run(&check, plain.path()).map_err(|error| format!("{error:#}"))?)
         }));
     }
-    for road in [Road::Device, Road::Stream] {
+    for road in [Road::Device, Road::User, Road::Stream] {
         let mounted = Arc::new(std::sync::OnceLock::new());
         for check in posix_checks::all() {
             let mounted = Arc::clone(&mounted);

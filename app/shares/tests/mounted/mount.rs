@@ -19,8 +19,33 @@ use shares::{ExportOptions, Limits, Outcome, Server, open_root, serve_stream};
 pub(crate) enum Road {
     /// One by one, as a virtio-fs device hands them over.
     Device,
+    /// As over a device, to a server that is not root: as it is on a developer's machine.
+    User,
     /// Over a byte stream.
     Stream,
+}
+
+/// Who that is.
+const USER: u32 = 4711;
+
+/// Runs the server's part on a thread, as the user that the road asks for.
+fn spawn<T: Send + 'static>(
+    road: Road,
+    action: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_res_uid};
+    std::thread::spawn(move || {
+        if road == Road::User {
+            let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+            set_thread_groups(&[]).unwrap();
+            set_thread_gid(gid).unwrap();
+            set_thread_res_uid(uid, uid, uid).unwrap();
+            // A process that changes users may not look at itself otherwise.
+            set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+        }
+        action()
+    })
 }
 
 /// A share named `share`.
@@ -41,7 +66,13 @@ impl Mounted {
         let point = tempfile::tempdir().unwrap();
         let folder = outside.path().join("share");
         std::fs::create_dir(&folder).unwrap();
-        let server = Arc::new(Server::new(limits).unwrap());
+        if road == Road::User {
+            std::os::unix::fs::chown(&folder, Some(USER), Some(USER)).unwrap();
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(outside.path(), open).unwrap();
+        }
+        let server = spawn(road, move || Server::new(limits).unwrap());
+        let server = Arc::new(server.join().unwrap());
         server
             .add_export("share", open_root(&folder).unwrap(), options)
             .unwrap();
@@ -65,10 +96,10 @@ impl Mounted {
         .unwrap();
         let device = Arc::new(device);
         match road {
-            Road::Device => {
+            Road::Device | Road::User => {
                 for _ in 0..3 {
                     let (server, device) = (Arc::clone(&server), Arc::clone(&device));
-                    std::thread::spawn(move || answer(&server, &device));
+                    spawn(road, move || answer(&server, &device));
                 }
             }
             Road::Stream => {
