@@ -12,6 +12,7 @@
 mod agent;
 mod api;
 mod clock;
+mod egress;
 mod guest;
 mod images;
 mod instance;
@@ -174,6 +175,7 @@ async fn serve(
     if let Some(ready) = ready {
         ready.send();
     }
+    let egress = tokio::spawn(egress::keep(machine.clone()));
     let clock = tokio::spawn(clock::keep(machine, agent));
     let ports = tokio::spawn(ports::watch::follow(ports));
     let end = async {
@@ -186,5 +188,6 @@ async fn serve(
     server::serve(listener, api::router(context), end).await;
     clock.abort();
     ports.abort();
+    egress.abort();
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Machine, Result, Settings, UserNamespace,
+    Destination, Error, Machine, Result, Settings, UserNamespace,
     blocking::blocking,
     boot::start_lock,
     disk,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What shall be different; what is absent stays as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Change {
     /// Virtual CPUs.
@@ -32,6 +32,11 @@ pub struct Change {
     pub disk_gib: Option<u32>,
     /// The user namespace of containers that ask for none.
     pub userns: Option<UserNamespace>,
+    /// What containers may reach, in place of what they may now; nothing for
+    /// everything.
+    pub egress_allow: Option<Vec<Destination>>,
+    /// What they may not reach, in place of what they may not now.
+    pub egress_deny: Option<Vec<Destination>>,
 }
 
 /// What came of a [`Change`].
@@ -69,6 +74,14 @@ impl Change {
             disk_gib: self.disk_gib.or(settings.disk_gib),
             driver: settings.driver,
             userns: self.userns.or(settings.userns),
+            egress_allow: self
+                .egress_allow
+                .clone()
+                .unwrap_or_else(|| settings.egress_allow.clone()),
+            egress_deny: self
+                .egress_deny
+                .clone()
+                .unwrap_or_else(|| settings.egress_deny.clone()),
         };
         changed.check_ranges().map_err(Error::Unacceptable)?;
         Ok(changed)

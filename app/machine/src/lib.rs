@@ -16,6 +16,7 @@ mod blocking;
 mod boot;
 mod change;
 mod console;
+mod destinations;
 mod disk;
 pub mod doctor;
 mod drivers;
@@ -35,6 +36,7 @@ mod vsock;
 
 pub use change::{Change, Changed};
 pub use dctl_vmm::control::BalloonStatistics;
+pub use destinations::Destination;
 pub use drivers::{Choice, DriverKind, qemu::supervisor::main as qemu_supervisor};
 pub use error::{Error, Result};
 pub use machine::Machine;

@@ -6,13 +6,17 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use dctl_vmm::control;
 use futures_util::FutureExt;
-use tokio::{net::UnixStream, sync::watch};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
 
 use crate::{
     Change, DriverKind, Error, Paths, Result, Settings,
@@ -20,7 +24,7 @@ use crate::{
     boot, console, disk,
     monitor::control::Control,
     new_machine::NewMachine,
-    paths::MachineFiles,
+    paths::{MachineFiles, create_private},
     power::{EXIT_WITHIN, attach, power_off},
     state::{Boot, Inner, RunState, Stage, Status, lock},
     vsock,
@@ -119,6 +123,20 @@ impl Machine {
         self.inner.stage.subscribe()
     }
 
+    /// Listens where the guest's connections to one host port arrive, in place of who
+    /// did before. Returns the socket's path, too: a machine that boots removes it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMachine`], [`Error::Io`].
+    pub fn listen(&self, port: u32) -> Result<(UnixListener, PathBuf)> {
+        self.inner.require()?;
+        self.inner.paths.create()?;
+        create_private(self.inner.files.runtime())?;
+        let path = self.inner.files.host_port_socket(port);
+        crate::file::remove(&path)?;
+        Ok((vsock::listen(&path)?, path))
+    }
+
     /// Boots the machine unless it runs; returns when its agent answers. Callers at
     /// the same time share one boot, which goes on when one of them gives up.
     ///
@@ -196,6 +214,8 @@ impl Machine {
             cpus: settings.cpus(),
             memory_mib: settings.memory_mib(),
             userns: settings.userns.unwrap_or_default(),
+            egress_allow: settings.egress_allow.clone(),
+            egress_deny: settings.egress_deny.clone(),
             disk_size: match disk.size {
                 // There is none before the first boot.
                 0 => settings.disk_bytes(),

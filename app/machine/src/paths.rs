@@ -264,7 +264,12 @@ impl MachineFiles {
 
     /// Where the agent's ready connection arrives.
     pub fn ready_socket(&self) -> PathBuf {
-        dctl_vmm::config::host_port_socket(&self.vsock_socket(), guest_protocol::READY_PORT)
+        self.host_port_socket(guest_protocol::READY_PORT)
+    }
+
+    /// Where the guest's connections to one of the host's vsock ports arrive.
+    pub(crate) fn host_port_socket(&self, port: u32) -> PathBuf {
+        dctl_vmm::config::host_port_socket(&self.vsock_socket(), port)
     }
 
     /// The monitor's control socket.

@@ -7,7 +7,7 @@ use std::{fs, io, num::NonZeroUsize, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DriverKind, Error, Result, file, paths::MachineFiles};
+use crate::{Destination, DriverKind, Error, Result, file, paths::MachineFiles};
 
 /// The most virtual CPUs a machine can have; the monitor's limit.
 pub const MAX_CPUS: u8 = 64;
@@ -44,6 +44,13 @@ pub struct Settings {
     /// The engine's affair: it counts for containers made from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub userns: Option<UserNamespace>,
+    /// What containers may reach; everything when there is none. The engine's affair:
+    /// it counts at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress_allow: Vec<Destination>,
+    /// What they may not, even if it is allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress_deny: Vec<Destination>,
 }
 
 /// Where the users of a machine's containers are.
@@ -240,7 +247,7 @@ mod tests {
             memory_mib in proptest::option::of(MIN_MEMORY_MIB..=1024 * 1024),
             disk_gib in proptest::option::of(1..=MAX_DISK_GIB),
         ) {
-            let settings = Settings { cpus, memory_mib, disk_gib, driver: Some(DriverKind::Kvm), userns: None };
+            let settings = Settings { cpus, memory_mib, disk_gib, driver: Some(DriverKind::Kvm), ..Settings::default() };
             let text = toml::to_string(&settings).unwrap();
             prop_assert_eq!(Settings::parse(&text, Path::new("machine.toml")).unwrap(), settings);
         }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    Choice, DEFAULT_MACHINE, DriverKind, Error, Paths, Result, UserNamespace,
+    Choice, DEFAULT_MACHINE, Destination, DriverKind, Error, Paths, Result, UserNamespace,
     blocking::blocking,
     ending,
     lock::Lock,
@@ -111,6 +111,10 @@ pub struct Status {
     pub memory_mib: u32,
     /// The user namespace of containers that ask for none.
     pub userns: UserNamespace,
+    /// What containers may reach; everything when there is none.
+    pub egress_allow: Vec<Destination>,
+    /// What they may not, even if it is allowed.
+    pub egress_deny: Vec<Destination>,
     /// Size of its data disk in bytes; zero before its first boot.
     pub disk_size: u64,
     /// What the disk takes on the host, in bytes.

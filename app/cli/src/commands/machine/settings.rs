@@ -2,7 +2,7 @@
 //! containers.
 
 use clap::Args;
-use dctl_machine::{Change, Changed, DriverKind, Machine, Paths, UserNamespace};
+use dctl_machine::{Change, Changed, Destination, DriverKind, Machine, Paths, UserNamespace};
 
 use super::{Environment, Name};
 use crate::{
@@ -28,6 +28,32 @@ pub(crate) struct Size {
     /// otherwise: "private" (of their own) or "host" (the machine's)
     #[arg(long, value_name = "MODE")]
     userns: Option<UserNamespace>,
+    /// Let containers reach only this, such as 10.0.0.0/8 or 192.168.1.5:443; may be
+    /// given more than once, and "all" lets them reach everything
+    #[arg(long, value_name = "NETWORK[:PORT]", value_parser = destinations)]
+    egress_allow: Vec<Destinations>,
+    /// Do not let containers reach this, even if it is allowed; may be given more than
+    /// once, and "none" takes back what was denied
+    #[arg(long, value_name = "NETWORK[:PORT]", value_parser = destinations)]
+    egress_deny: Vec<Destinations>,
+}
+
+/// One destination, or the word for none in particular.
+#[derive(Debug, Clone, Copy)]
+struct Destinations(Option<Destination>);
+
+fn destinations(text: &str) -> Result<Destinations, String> {
+    match text {
+        "all" | "none" => Ok(Destinations(None)),
+        _ => text
+            .parse()
+            .map(|destination| Destinations(Some(destination))),
+    }
+}
+
+/// What was given, if something was.
+fn given(list: &[Destinations]) -> Option<Vec<Destination>> {
+    (!list.is_empty()).then(|| list.iter().filter_map(|one| one.0).collect())
 }
 
 /// Arguments of `machine create`.
@@ -72,6 +98,8 @@ impl Size {
             memory_mib: self.memory,
             disk_gib: self.disk,
             userns: self.userns,
+            egress_allow: given(&self.egress_allow),
+            egress_deny: given(&self.egress_deny),
         }
     }
 }
@@ -98,7 +126,8 @@ pub(super) async fn set(
     let change = arguments.size.change();
     if change == Change::default() {
         return Err(Failure::new(
-            "nothing to change: give --cpus, --memory, --disk or --userns",
+            "nothing to change: give --cpus, --memory, --disk, --userns, --egress-allow or \
+             --egress-deny",
         ));
     }
     let client = environment.engine().await?;

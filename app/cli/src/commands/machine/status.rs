@@ -67,6 +67,10 @@ pub(super) struct Status {
     memory_mib: u64,
     #[serde(default)]
     userns: UserNamespace,
+    #[serde(default)]
+    egress_allow: Vec<String>,
+    #[serde(default)]
+    egress_deny: Vec<String>,
     disk_size: u64,
     disk_used: u64,
     process_id: Option<u32>,
@@ -126,6 +130,14 @@ fn describe(status: &Status) -> String {
     }
     if status.userns == UserNamespace::Private {
         lines.push(("Userns", "private".to_owned()));
+    }
+    for (title, list) in [
+        ("Allowed", &status.egress_allow),
+        ("Denied", &status.egress_deny),
+    ] {
+        if !list.is_empty() {
+            lines.push((title, list.join(", ")));
+        }
     }
     if let Some(choice) = &status.driver {
         lines.push(("Driver", format!("{} ({})", choice.driver, choice.reason)));
