@@ -47,6 +47,7 @@ use self::{
     records::{Driver, Record, Records},
 };
 use crate::{
+    clock,
     error::{Context, Result},
     identity::new_id,
 };
@@ -106,6 +107,12 @@ impl Live {
 
     fn view(&self) -> Network {
         let mut network = self.record.network();
+        if network.is_predefined() {
+            // They were made when the machine had no clock yet. Docker makes them anew
+            // each time it starts, which is as good.
+            let uptime = i64::try_from(clock::uptime_ms()).unwrap_or(0);
+            network.created = clock::now().saturating_sub(uptime.saturating_mul(1_000_000));
+        }
         network.containers = self
             .endpoints
             .iter()

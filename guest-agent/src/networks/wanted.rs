@@ -50,7 +50,6 @@ pub(super) fn predefined() -> [Record; 3] {
     let record = |name: &str, driver| Record {
         name: name.to_owned(),
         driver,
-        created: clock::now(),
         ..Record::default()
     };
     [
