@@ -74,8 +74,21 @@ impl<R: Read, W: Write> Session<R, W> {
     fn work(&self, server: &Server) -> io::Result<()> {
         let mut request = Vec::new();
         let mut reply = vec![0; server.longest_reply()];
-        while self.next(server, &mut request)? {
+        loop {
+            let mut reader = lock(&self.reader);
+            let Some(open) = reader.as_mut() else {
+                return Ok(());
+            };
+            let result = read_request(open, server.longest_request(), &mut request);
+            if !matches!(result, Ok(true)) {
+                *reader = None;
+                return result.map(drop);
+            }
+            // The client does not wait for the end of a RELEASE, but its locks must be gone
+            // before the next request is looked at.
+            let in_order = is_release(&request).then_some(reader);
             let outcome = server.handle(&request.as_slice(), &mut reply.as_mut_slice());
+            drop(in_order);
             match outcome {
                 Outcome::Reply(length) => self.send(reply.get(..length).unwrap_or_default())?,
                 Outcome::None => {}
@@ -85,20 +98,6 @@ impl<R: Read, W: Write> Session<R, W> {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Reads the next request; false at the end of the stream.
-    fn next(&self, server: &Server, request: &mut Vec<u8>) -> io::Result<bool> {
-        let mut reader = lock(&self.reader);
-        let Some(open) = reader.as_mut() else {
-            return Ok(false);
-        };
-        let result = read_request(open, server.longest_request(), request);
-        if !matches!(result, Ok(true)) {
-            *reader = None;
-        }
-        result
     }
 
     fn send(&self, reply: &[u8]) -> io::Result<()> {
@@ -144,6 +143,10 @@ impl<R: Read, W: Write> Session<R, W> {
             waiting.requests.append(&mut requests);
         }
     }
+}
+
+fn is_release(request: &[u8]) -> bool {
+    request.get(4..8) == Some(&wire::opcode::RELEASE.to_ne_bytes()[..])
 }
 
 /// Reads one request into `request`; false at the end of the stream.
