@@ -128,7 +128,7 @@ fn changes_are_told_once_and_soon() {
     fs::write(rig.path("a/old"), "22").unwrap();
     let first = rig.next(Duration::from_secs(5)).unwrap();
     let took = start.elapsed();
-    assert!(took < Duration::from_millis(200), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(
         (first.path.as_slice(), first.kind),
         (&b"a/old"[..], ChangeKind::Modified)
