@@ -50,6 +50,7 @@ pub(crate) fn start() -> Result<()> {
 }
 
 fn start_with(settings: Settings) -> Result<()> {
+    bypass_bridges().context("cannot keep bridges out of the way of packets that leave")?;
     link::set_up(settings.link_kind)?;
     let listeners =
         connections::Listeners::bind().context("cannot listen for connections that leave")?;
@@ -63,6 +64,21 @@ fn start_with(settings: Settings) -> Result<()> {
         echo: echo::Echo::new(engine),
     };
     tokio::spawn(queue.serve(handlers));
+    Ok(())
+}
+
+/// Keeps the hooks of IP from being called for frames that a bridge passes on: called
+/// there, they would find a connection's socket, which is forgotten until the packet
+/// comes to the machine itself.
+fn bypass_bridges() -> io::Result<()> {
+    for switch in ["iptables", "ip6tables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{switch}");
+        match std::fs::write(path, "0") {
+            // A kernel that cannot do it does not do it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
     Ok(())
 }
 
