@@ -133,6 +133,7 @@ fn ours(options: &Options, cpus: u8, folder: &Path, disk: &Path) -> Result<(Comm
             cid: GUEST_CID,
             socket: folder.join("vsock.sock"),
         },
+        shares: None,
         control_socket: folder.join("control.sock"),
         console_log: folder.join("console.log"),
         power_button_port: POWER_BUTTON_PORT,

@@ -19,6 +19,7 @@ use crate::{
     networks::Networks,
     reaper::Reaper,
     runtime::Runtime,
+    shares::Shares,
     shutdown::PowerButton,
     volumes::Volumes,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Agent {
     pub(crate) execs: Execs,
     pub(crate) paths: Paths,
     pub(crate) power_button: PowerButton,
+    pub(crate) shares: Shares,
     runtime: Arc<Runtime>,
     reaper: Reaper,
     storage: OnceLock<Result<Storage>>,
@@ -71,7 +73,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the runtime process cannot be started.
-    pub(crate) fn new(log: Log, stages: Stages, paths: Paths) -> Result<Self> {
+    pub(crate) fn new(log: Log, stages: Stages, paths: Paths, shares: Shares) -> Result<Self> {
         let reaper = Reaper::start()?;
         let runtime = Arc::new(Runtime::start()?);
         Ok(Self {
@@ -80,6 +82,7 @@ impl Agent {
             execs: Execs::new(Arc::clone(&runtime), reaper.clone()),
             paths,
             power_button: PowerButton::default(),
+            shares,
             runtime,
             reaper,
             storage: OnceLock::new(),
@@ -113,6 +116,7 @@ impl Agent {
                 images: images.clone(),
                 volumes,
                 networks,
+                shares: self.shares.clone(),
             },
             Arc::clone(&self.runtime),
             self.reaper.clone(),

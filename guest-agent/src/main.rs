@@ -4,7 +4,8 @@
 //! Lives here: [`boot`] (mounts, disk, root), [`server`] (calls and who answers
 //! them), [`containers`] and [`exec`] (processes' lives), [`runtime`] (making them), [`stdio`]
 //! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
-//! [`machine`] (the machine itself), [`networks`], [`egress`] (the way out), [`forwards`] (published ports), [`nftables`] over [`netlink`] (packet
+//! [`shares`] (files of the host), [`machine`] (the machine itself), [`networks`], [`egress`]
+//! (the way out), [`forwards`] (published ports), [`nftables`] over [`netlink`] (packet
 //! filters), [`log`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
@@ -35,6 +36,7 @@ mod nftables;
 mod reaper;
 mod runtime;
 mod server;
+mod shares;
 mod shutdown;
 mod stdio;
 mod volumes;

@@ -26,6 +26,9 @@ pub struct VmConfig {
     pub disks: Vec<DiskConfig>,
     /// The road between host and guest.
     pub vsock: VsockConfig,
+    /// What of the host's files the guest sees; without it, nothing ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<SharesConfig>,
     /// Where the control socket is made, mode 0600.
     pub control_socket: PathBuf,
     /// Where the guest's console (kernel messages) is written; bounded.
@@ -131,6 +134,49 @@ pub struct DiskConfig {
     pub journal: Option<PathBuf>,
 }
 
+/// Files of the host that the guest sees: one file system, in whose root each export
+/// is an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharesConfig {
+    /// The road that requests take.
+    pub transport: ShareTransport,
+    /// What is exported from the start. One that cannot be opened is no error: see
+    /// [`crate::control::Request::AddExport`].
+    #[serde(default)]
+    pub exports: Vec<ExportConfig>,
+    /// The guest's vsock port that is told of changes on the host.
+    pub changes_port: u32,
+}
+
+/// How the guest's file system reaches the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ShareTransport {
+    /// A virtio-fs device with this tag.
+    VirtioFs {
+        /// At most 36 bytes.
+        tag: String,
+    },
+    /// FUSE over a connection of the guest to this vsock port of the host.
+    Vsock {
+        /// The port.
+        port: u32,
+    },
+}
+
+/// A file or directory of the host that is shared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportConfig {
+    /// The entry's name in the file system's root.
+    pub name: String,
+    /// What it is.
+    pub path: PathBuf,
+    /// Refuse changes.
+    pub read_only: bool,
+}
+
 /// The vsock device.
 ///
 /// The host reaches a guest port by connecting to `socket`, writing
@@ -176,6 +222,7 @@ mod tests {
                 cid: 3,
                 socket: "/v".into(),
             },
+            shares: None,
             control_socket: "/c".into(),
             console_log: "/l".into(),
             power_button_port: 1026,

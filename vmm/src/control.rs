@@ -10,11 +10,13 @@ pub use lines::{LineTooLong, Lines};
 
 use serde::{Deserialize, Serialize};
 
-/// The longest line, in bytes.
-pub const MAX_LINE: usize = 4096;
+use crate::config::ExportConfig;
+
+/// The longest line, in bytes: the names of all exports fit.
+pub const MAX_LINE: usize = 64 * 1024;
 
 /// What can be asked of a monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// The virtual machine's state.
@@ -30,6 +32,17 @@ pub enum Request {
         /// Which disk, in the configuration's order.
         index: u16,
     },
+    /// Share a file or directory of the host with the guest, or try one again whose
+    /// path could not be opened. An export of that name and path stays what it is.
+    AddExport(ExportConfig),
+    /// Stop sharing it. Files that the guest has open stay open to it until it closes
+    /// them; one that is not shared is fine.
+    RemoveExport {
+        /// Its name.
+        name: String,
+    },
+    /// What is shared.
+    Exports,
     /// Press the guest's power button (connect to its power-button port) and
     /// answer at once; after `timeout_ms` without a power-off, use force. Zero is
     /// force at once.
@@ -53,6 +66,11 @@ pub enum Answer {
     DiskSize {
         /// The disk's size from now on, in bytes.
         bytes: u64,
+    },
+    /// To [`Request::Exports`].
+    Exports {
+        /// Their names.
+        names: Vec<String>,
     },
     /// It could not be done.
     Error {
@@ -109,19 +127,28 @@ pub struct BalloonStatistics {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
         #[test]
-        fn requests_survive_their_line(timeout_ms in 0_u64.., index in 0_u16.., which in 0..6) {
+        fn requests_survive_their_line(timeout_ms in 0_u64.., index in 0_u16.., name in "\\PC{0,50}", which in 0..9) {
             let request = match which {
                 0 => Request::State,
                 1 => Request::Pause,
                 2 => Request::Resume,
                 3 => Request::Balloon,
                 4 => Request::ResizeDisk { index },
+                5 => Request::AddExport(ExportConfig {
+                    path: PathBuf::from(&name),
+                    name,
+                    read_only: index & 1 == 0,
+                }),
+                6 => Request::RemoveExport { name },
+                7 => Request::Exports,
                 _ => Request::PowerOff { timeout_ms },
             };
             let line = serde_json::to_string(&request).unwrap();

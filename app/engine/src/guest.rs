@@ -2,9 +2,9 @@
 //! and its life cycle. [`dctl_machine::Machine`] is the one that users have;
 //! tests put an agent on a unix socket in its place.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use dctl_machine::{Change, Changed, DriverKind, Error, Machine, Stage, UserNamespace};
+use dctl_machine::{Change, Changed, DriverKind, Error, Export, Machine, Stage, UserNamespace};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -38,6 +38,14 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn reset(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Removes its disk and settings. It must be off.
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// What of this host's files it sees.
+    fn exports(&self) -> BoxFuture<'_, Result<Vec<Export>, Error>>;
+    /// Lets it see this, too.
+    fn add_export(&self, export: Export) -> BoxFuture<'_, Result<(), Error>>;
+    /// Lets it see no more than the exports of these names.
+    fn keep_exports(&self, names: BTreeSet<String>) -> BoxFuture<'_, Result<(), Error>>;
+    /// Tries again what could not be opened.
+    fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 impl Guest for Machine {
@@ -114,5 +122,21 @@ impl Guest for Machine {
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
         Machine::remove(self).boxed()
+    }
+
+    fn exports(&self) -> BoxFuture<'_, Result<Vec<Export>, Error>> {
+        Machine::exports(self).boxed()
+    }
+
+    fn add_export(&self, export: Export) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::add_export(self, export).boxed()
+    }
+
+    fn keep_exports(&self, names: BTreeSet<String>) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::keep_exports(self, move |export| names.contains(&export.name)).boxed()
+    }
+
+    fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::retry_exports(self).boxed()
     }
 }

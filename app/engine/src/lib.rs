@@ -20,6 +20,7 @@ mod log;
 mod ports;
 mod registry;
 mod server;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ use tokio::{
 use agent::Agent;
 use instance::{Instance, ReadyNotice};
 use ports::Ports;
+use shares::Shares;
 
 /// Files that the engine opens at once at most, as far as the system lets it: each
 /// connection to a published port takes two, and four more while it moves much.
@@ -159,11 +161,14 @@ async fn serve(
     let failed = |source| EngineError::io("handle signals for", instance.socket(), source);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let agent = Arc::new(Agent::new(Arc::new(machine.clone())));
+    let guest = Arc::new(machine.clone());
+    let agent = Arc::new(Agent::new(guest.clone()));
     let ports = Ports::new(Arc::clone(&agent));
+    let shares = Arc::new(Shares::new(guest));
     let shutdown = Arc::new(Notify::new());
     let context = api::Context {
         agent: Arc::clone(&agent),
+        shares: Arc::clone(&shares),
         starter: dctl_machine::assets::starter_image()
             .inspect_err(|error| tracing::warn!(%error, "there is no starter image"))
             .ok(),
@@ -176,6 +181,7 @@ async fn serve(
         ready.send();
     }
     let egress = tokio::spawn(egress::keep(machine.clone()));
+    let keeping = tokio::spawn(shares::keep(machine.clone(), Arc::clone(&agent), shares));
     let clock = tokio::spawn(clock::keep(machine, agent));
     let ports = tokio::spawn(ports::watch::follow(ports));
     let end = async {
@@ -189,5 +195,6 @@ async fn serve(
     clock.abort();
     ports.abort();
     egress.abort();
+    keeping.abort();
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Destination, Error, Machine, Result, Settings, UserNamespace,
+    Destination, Error, Machine, Result, Settings, ShareTransport, UserNamespace,
     blocking::blocking,
     boot::start_lock,
     disk,
@@ -37,6 +37,8 @@ pub struct Change {
     pub egress_allow: Option<Vec<Destination>>,
     /// What they may not reach, in place of what they may not now.
     pub egress_deny: Option<Vec<Destination>>,
+    /// How requests for shared files reach the host.
+    pub share_transport: Option<ShareTransport>,
 }
 
 /// What came of a [`Change`].
@@ -82,6 +84,7 @@ impl Change {
                 .egress_deny
                 .clone()
                 .unwrap_or_else(|| settings.egress_deny.clone()),
+            share_transport: self.share_transport.or(settings.share_transport),
         };
         changed.check_ranges().map_err(Error::Unacceptable)?;
         Ok(changed)
@@ -122,7 +125,9 @@ pub(crate) async fn change(inner: &Arc<Inner>, change: Change) -> Result<Changed
         return Ok(changed);
     };
     let state = control.state().await?;
-    changed.restart_needed = state.cpus != new.cpus() || state.memory_mib != new.memory_mib();
+    changed.restart_needed = state.cpus != new.cpus()
+        || state.memory_mib != new.memory_mib()
+        || old.share_transport.unwrap_or_default() != new.share_transport.unwrap_or_default();
     if new.disk_bytes() > usage.size {
         let size = new.disk_bytes();
         blocking(move || disk::prepare(&path, size)).await?;

@@ -331,6 +331,7 @@ impl Machine {
         blocking(move || {
             inner.require()?;
             let _off = inner.hold_off()?;
+            crate::file::remove(&inner.files.exports())?;
             crate::file::remove(&inner.files.disk())?;
             crate::file::sync_directory(inner.files.directory())
         })

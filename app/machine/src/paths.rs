@@ -272,6 +272,11 @@ impl MachineFiles {
         dctl_vmm::config::host_port_socket(&self.vsock_socket(), port)
     }
 
+    /// What of the host's files the machine sees.
+    pub fn exports(&self) -> PathBuf {
+        self.directory.join("exports.json")
+    }
+
     /// The monitor's control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")

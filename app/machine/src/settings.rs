@@ -7,7 +7,7 @@ use std::{fs, io, num::NonZeroUsize, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, DriverKind, Error, Result, file, paths::MachineFiles};
+use crate::{Destination, DriverKind, Error, Result, ShareTransport, file, paths::MachineFiles};
 
 /// The most virtual CPUs a machine can have; the monitor's limit.
 pub const MAX_CPUS: u8 = 64;
@@ -51,6 +51,9 @@ pub struct Settings {
     /// What they may not, even if it is allowed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_deny: Vec<Destination>,
+    /// How requests for shared files reach the host; virtio-fs unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_transport: Option<ShareTransport>,
 }
 
 /// Where the users of a machine's containers are.
@@ -193,13 +196,14 @@ mod tests {
             cpus: Some(3),
             driver: Some(DriverKind::Qemu),
             userns: Some(UserNamespace::Private),
+            share_transport: Some(ShareTransport::Vsock),
             ..Settings::default()
         };
         settings.save(&files).unwrap();
         assert_eq!(Settings::load(&files).unwrap(), settings);
         assert_eq!(
             fs::read_to_string(files.settings()).unwrap(),
-            "cpus = 3\ndriver = \"qemu\"\nuserns = \"private\"\n"
+            "cpus = 3\ndriver = \"qemu\"\nuserns = \"private\"\nshare-transport = \"vsock\"\n"
         );
         assert_eq!(fs::read_dir(files.directory()).unwrap().count(), 1);
     }
@@ -247,7 +251,8 @@ mod tests {
             memory_mib in proptest::option::of(MIN_MEMORY_MIB..=1024 * 1024),
             disk_gib in proptest::option::of(1..=MAX_DISK_GIB),
         ) {
-            let settings = Settings { cpus, memory_mib, disk_gib, driver: Some(DriverKind::Kvm), ..Settings::default() };
+            let driver = Some(DriverKind::Kvm);
+            let settings = Settings { cpus, memory_mib, disk_gib, driver, ..Settings::default() };
             let text = toml::to_string(&settings).unwrap();
             prop_assert_eq!(Settings::parse(&text, Path::new("machine.toml")).unwrap(), settings);
         }

@@ -13,6 +13,25 @@ use rustix::fs::{FileType, Mode, OFlags};
 /// The longest name of an export, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
 
+/// The most users that one export is seen by at the same time.
+const MAX_VIEWS: usize = 16;
+
+/// The export and the owner that the name of a view stands for.
+fn view_of(name: &str) -> Option<(&str, Owner)> {
+    let (base, owner) = name.rsplit_once('@')?;
+    let (uid, gid) = owner.split_once(':')?;
+    let number = |text: &str| {
+        // One way to write each.
+        let number = text.parse::<u32>().ok()?;
+        (number.to_string() == text && number != u32::MAX).then_some(number)
+    };
+    let owner = Owner {
+        uid: number(uid)?,
+        gid: number(gid)?,
+    };
+    Some((base, owner))
+}
+
 /// A user and a group, as containers see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
@@ -146,7 +165,7 @@ impl Exports {
             || name.len() > NAME_MAX
             || name == "."
             || name == ".."
-            || name.contains(['/', '\0']);
+            || name.contains(['/', '\0', '@']);
         if unusable {
             return Err(ExportError::Name(name.to_owned()));
         }
@@ -189,6 +208,13 @@ impl Exports {
             .remove(name)
             .ok_or_else(|| ExportError::Missing(name.to_owned()))?;
         export.removed.store(true, Ordering::Release);
+        exports.retain(|other, view| {
+            let goes = view_of(other).is_some_and(|(base, _)| base == name);
+            if goes {
+                view.removed.store(true, Ordering::Release);
+            }
+            !goes
+        });
         drop(exports);
         self.tell_watcher();
         Ok(export)
@@ -197,11 +223,85 @@ impl Exports {
     pub(crate) fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
         let name = std::str::from_utf8(name).ok()?;
         let exports = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        exports.get(name).cloned()
+        let found = exports.get(name).cloned();
+        drop(exports);
+        found.or_else(|| self.view(name))
+    }
+
+    /// An export as another user sees it who stands for the user that runs the server:
+    /// `name@uid:gid`. Who that is makes no difference on the host, so the guest may say
+    /// it, for the users that its containers have.
+    fn view(&self, name: &str) -> Option<Arc<Export>> {
+        let (base_name, owner) = view_of(name)?;
+        let mut exports = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = exports.get(name) {
+            return Some(Arc::clone(known));
+        }
+        let base = Arc::clone(exports.get(base_name)?);
+        let views = exports
+            .keys()
+            .filter(|other| view_of(other).is_some_and(|(of, _)| of == base_name));
+        if views.count() >= MAX_VIEWS {
+            return None;
+        }
+        let view = Arc::new(Export {
+            name: name.to_owned(),
+            options: ExportOptions {
+                owner,
+                ..base.options.clone()
+            },
+            serial: self.serials.fetch_add(1, Ordering::Relaxed),
+            root: Arc::clone(&base.root),
+            removed: AtomicBool::new(false),
+        });
+        exports.insert(name.to_owned(), Arc::clone(&view));
+        drop(exports);
+        self.tell_watcher();
+        Some(view)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Export>> {
         let exports = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         exports.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_is_seen_by_several_users_and_goes_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let exports = Exports::new().unwrap();
+        let root = open_root(folder.path()).unwrap();
+        let options = ExportOptions {
+            read_only: true,
+            ..ExportOptions::default()
+        };
+        exports.add("x", root, options).unwrap();
+        let view = exports.find(b"x@1000:50").unwrap();
+        assert_eq!(view.options.owner, Owner { uid: 1000, gid: 50 });
+        assert!(view.options.read_only);
+        assert_eq!(exports.find(b"x@1000:50").unwrap().serial, view.serial);
+        for name in [
+            "y@1:1",
+            "x@01:1",
+            "x@1",
+            "x@:",
+            "x@-1:0",
+            "x@4294967295:0",
+            "x@1:1@2:2",
+        ] {
+            assert!(exports.find(name.as_bytes()).is_none(), "{name}");
+        }
+        let found = (0..100).filter(|uid| {
+            let name = format!("x@{uid}:0");
+            exports.find(name.as_bytes()).is_some()
+        });
+        assert_eq!(found.count(), MAX_VIEWS - 1);
+        exports.remove("x").unwrap();
+        assert!(!view.is_live());
+        assert!(exports.find(b"x@1000:50").is_none() && exports.all().is_empty());
     }
 }

@@ -30,6 +30,7 @@ pub mod network;
 pub mod port;
 pub mod reference;
 pub mod replay;
+pub mod share;
 pub mod stats;
 pub mod volume;
 
@@ -53,6 +54,17 @@ pub const READY_PORT: u32 = 1025;
 /// asks for an orderly shutdown. The monitor presses it without knowing anything
 /// else of this protocol.
 pub const POWER_BUTTON_PORT: u32 = 1026;
+
+/// The tag of the virtio-fs device whose root has the host's shared files, one entry
+/// for each [export](share::export_name).
+pub const SHARES_TAG: &str = "dctl";
+
+/// The host's vsock port that speaks FUSE for the same file system, where there is no
+/// such device.
+pub const SHARES_PORT: u32 = 1027;
+
+/// The guest's vsock port that is told what has changed in shared files.
+pub const SHARE_CHANGES_PORT: u32 = 1028;
 
 /// Version of this protocol. Host and guest ship in one binary, but an engine
 /// can be upgraded while a machine runs: see [`methods::MachineInfo`].

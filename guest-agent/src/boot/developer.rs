@@ -26,6 +26,7 @@ use crate::{
     log::Log,
     runtime::loopback,
     server::{self, Listener},
+    shares::Shares,
     shutdown,
 };
 
@@ -78,12 +79,13 @@ fn run(options: &Options) -> Result<()> {
         .context("cannot start threads")?;
     runtime.block_on(async {
         let stages = Stages::default();
+        let shares = Shares::in_folder(data.join("run/shares"));
         let paths = Paths {
             run: data.join("run"),
             data,
             program,
         };
-        let agent = Arc::new(Agent::new(log, stages, paths)?);
+        let agent = Arc::new(Agent::new(log, stages, paths, shares)?);
         shutdown::listen_for_signals(&agent)?;
         // Left by one that was killed.
         let _ = std::fs::remove_file(&options.socket);

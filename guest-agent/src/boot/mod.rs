@@ -14,7 +14,7 @@ mod seed;
 
 use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc};
 
-use guest_protocol::{AGENT_PORT, POWER_BUTTON_PORT, READY_PORT};
+use guest_protocol::{AGENT_PORT, POWER_BUTTON_PORT, READY_PORT, SHARE_CHANGES_PORT};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     log::Log,
     runtime::loopback,
     server::{self, Listener},
+    shares::{Shares, changes},
     shutdown,
 };
 
@@ -102,7 +103,8 @@ async fn serve(log: Log, stages: Stages, seed: Option<File>) -> Result<Arc<Agent
         run: PathBuf::from("/run/dctl"),
         program: PathBuf::from(root::PROGRAM),
     };
-    let agent = Arc::new(Agent::new(log, stages, paths)?);
+    let shares = Shares::of_machine(paths.run.join("shares"));
+    let agent = Arc::new(Agent::new(log, stages, paths, shares)?);
     shutdown::listen_for_signals(&agent)?;
     if let Err(error) = egress::start() {
         // The machine is of use without, and says so.
@@ -120,6 +122,8 @@ async fn serve(log: Log, stages: Stages, seed: Option<File>) -> Result<Arc<Agent
         button.power_button.press();
     });
     tokio::spawn(server::serve(Arc::clone(&agent), calls));
+    let changes = Listener::vsock(SHARE_CHANGES_PORT)?;
+    tokio::spawn(changes::listen(agent.shares.clone(), changes));
     agent.stages.reach("listening");
 
     let disk = tokio::task::spawn_blocking(move || disk::mount(DATA.as_ref(), seed))

@@ -50,6 +50,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use guest_protocol::{
@@ -72,9 +73,15 @@ use crate::{
     networks::Networks,
     reaper::Reaper,
     runtime::Runtime,
+    shares::Shares,
     stdio::{Shape, Stdio, json_log::Progress},
     volumes::{Mounted, Volumes},
 };
+
+/// How long a container that did not start with the machine waits for its next try;
+/// doubled each time, up to the longest.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// Exit code of a container that was running when the machine went down.
 const LOST: i64 = 137;
@@ -85,6 +92,7 @@ pub(crate) struct Stores {
     pub(crate) images: ImageStore,
     pub(crate) volumes: Volumes,
     pub(crate) networks: Networks,
+    pub(crate) shares: Shares,
 }
 
 /// All containers. Clones share them.
@@ -101,6 +109,7 @@ struct Shared {
     volumes: Volumes,
     networks: Networks,
     trash: Trash,
+    shares: Shares,
     runtime: Arc<Runtime>,
     reaper: Reaper,
     events: Events,
@@ -250,6 +259,7 @@ impl Containers {
             images,
             volumes,
             networks,
+            shares,
         }: Stores,
         runtime: Arc<Runtime>,
         reaper: Reaper,
@@ -298,6 +308,7 @@ impl Containers {
                 volumes,
                 networks,
                 trash,
+                shares,
                 runtime,
                 reaper,
                 events: Events::new(),
@@ -356,6 +367,30 @@ impl Containers {
         for entry in wanted {
             if let Err(error) = self.start_entry(&entry).await {
                 tracing::error!("container {} was not started again: {error}", entry.id);
+                // Files of the host may be missing, and come.
+                if entry.container().mounts.iter().any(spec::binds::is_bind) {
+                    let containers = self.clone();
+                    tokio::spawn(async move { containers.start_when_possible(&entry).await });
+                }
+            }
+        }
+    }
+
+    /// Tries to start a container that its policy wants running, until somebody does.
+    async fn start_when_possible(&self, entry: &Arc<Entry>) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+            let removed = !self.index().entries.contains_key(&entry.id);
+            if removed
+                || *self.shared.closing.borrow()
+                || !restart_policy::wanted_after_boot(&entry.record())
+            {
+                return;
+            }
+            if self.start_entry(entry).await.is_ok() {
+                return;
             }
         }
     }

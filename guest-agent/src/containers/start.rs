@@ -246,8 +246,10 @@ impl Containers {
                 .context(format_args!("cannot make the working directory {folder}"))?;
         }
         let mut volumes = self.mount_volumes(container)?;
-        let subpaths = self.fill_volumes(&record, &rootfs, &mut volumes)?;
+        let mut places = self.fill_volumes(&record, &rootfs, &mut volumes)?;
         entry.live().volumes = volumes;
+        let [uid, gid] = [user.uid, user.gid].map(|id| user_namespace::machine_id(host, id));
+        places.extend(self.shared.shares.places(container, uid, gid)?);
         let bundle = paths.bundle(&container.id);
         fs::create_dir_all(&bundle).context("cannot make the container's bundle")?;
         let joined = self.joined_namespaces(container)?;
@@ -269,7 +271,7 @@ impl Containers {
             init_program: &paths.program,
             joined: &joined,
             shared_memory: shared_memory.as_deref(),
-            subpaths: &subpaths,
+            places: &places,
         };
         let mut config = spec::container(&sources, &confinement)?;
         if user_namespace::is_wanted(host) {

@@ -107,7 +107,12 @@ impl Containers {
             .container
             .mounts
             .iter()
-            .filter(|point| point.typ == Some(MountPointTypeEnum::VOLUME))
+            .filter(|point| {
+                matches!(
+                    point.typ,
+                    Some(MountPointTypeEnum::VOLUME | MountPointTypeEnum::BIND)
+                )
+            })
             .map(|point| {
                 let details = details_of(&record, point);
                 (point.clone(), details)
@@ -121,7 +126,7 @@ impl Containers {
         let mut attached = Attached::default();
         for request in requests {
             let (point, details) = match request {
-                Request::Tmpfs(point) => (point, Details::default()),
+                Request::Plain(point) => (point, Details::default()),
                 Request::Shared(point, details) => {
                     if let Some(name) = &point.name {
                         attached.holds.push(volumes.hold(name)?);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::lines::Lines;
 use super::{Answer, BalloonStatistics, Request, State};
+use crate::config::ExportConfig;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +52,9 @@ impl Client {
 
     /// Asks, and waits for the answer. [`Answer::Error`] becomes
     /// [`ClientError::Refused`].
-    pub fn ask(&mut self, request: Request) -> Result<Answer, ClientError> {
+    pub fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
         let mut line =
-            serde_json::to_vec(&request).map_err(|error| ClientError::Answer(error.to_string()))?;
+            serde_json::to_vec(request).map_err(|error| ClientError::Answer(error.to_string()))?;
         line.push(b'\n');
         self.stream.write_all(&line)?;
 
@@ -82,7 +83,7 @@ impl Client {
 
     /// The machine's state.
     pub fn state(&mut self) -> Result<State, ClientError> {
-        match self.ask(Request::State)? {
+        match self.ask(&Request::State)? {
             Answer::State(state) => Ok(state),
             other => Err(unexpected(&other)),
         }
@@ -90,7 +91,7 @@ impl Client {
 
     /// Memory that went back to the host.
     pub fn balloon(&mut self) -> Result<BalloonStatistics, ClientError> {
-        match self.ask(Request::Balloon)? {
+        match self.ask(&Request::Balloon)? {
             Answer::Balloon(statistics) => Ok(statistics),
             other => Err(unexpected(&other)),
         }
@@ -99,30 +100,50 @@ impl Client {
     /// Takes over the size of the image behind disk `index`, which has grown; returns
     /// it in bytes.
     pub fn resize_disk(&mut self, index: u16) -> Result<u64, ClientError> {
-        match self.ask(Request::ResizeDisk { index })? {
+        match self.ask(&Request::ResizeDisk { index })? {
             Answer::DiskSize { bytes } => Ok(bytes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Shares a file or directory of the host with the guest.
+    pub fn add_export(&mut self, export: ExportConfig) -> Result<(), ClientError> {
+        self.done(&Request::AddExport(export))
+    }
+
+    /// Stops sharing it.
+    pub fn remove_export(&mut self, name: &str) -> Result<(), ClientError> {
+        self.done(&Request::RemoveExport {
+            name: name.to_owned(),
+        })
+    }
+
+    /// The names of what is shared.
+    pub fn exports(&mut self) -> Result<Vec<String>, ClientError> {
+        match self.ask(&Request::Exports)? {
+            Answer::Exports { names } => Ok(names),
             other => Err(unexpected(&other)),
         }
     }
 
     /// Stops the virtual CPUs.
     pub fn pause(&mut self) -> Result<(), ClientError> {
-        self.done(Request::Pause)
+        self.done(&Request::Pause)
     }
 
     /// Lets them go on.
     pub fn resume(&mut self) -> Result<(), ClientError> {
-        self.done(Request::Resume)
+        self.done(&Request::Resume)
     }
 
     /// Presses the power button; force follows after `timeout`. Returns at once.
     pub fn power_off(&mut self, timeout: Duration) -> Result<(), ClientError> {
-        self.done(Request::PowerOff {
+        self.done(&Request::PowerOff {
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
-    fn done(&mut self, request: Request) -> Result<(), ClientError> {
+    fn done(&mut self, request: &Request) -> Result<(), ClientError> {
         match self.ask(request)? {
             Answer::Done => Ok(()),
             other => Err(unexpected(&other)),

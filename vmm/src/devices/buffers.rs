@@ -96,6 +96,30 @@ impl<'a> Buffers<'a> {
         rest
     }
 
+    /// The run of at most `count` bytes that begins at position `at`.
+    #[must_use]
+    pub fn part(&self, at: usize, count: usize) -> Buffers<'a> {
+        let (mut skip, mut left) = (at, count);
+        let mut part = Buffers::default();
+        for slice in self.slices() {
+            if left == 0 {
+                break;
+            }
+            if skip >= slice.len() {
+                skip -= slice.len();
+                continue;
+            }
+            let length = (slice.len() - skip).min(left);
+            // Cannot fail: it is within the slice.
+            if let Ok(piece) = slice.subslice(skip, length) {
+                part.push(piece);
+            }
+            skip = 0;
+            left -= length;
+        }
+        part
+    }
+
     /// Copies from the front into `data` and consumes what was copied. Returns its
     /// length, which is less than `data`'s only when nothing is left.
     pub fn read(&mut self, data: &mut [u8]) -> usize {
@@ -145,6 +169,15 @@ impl<'a> Buffers<'a> {
             // SAFETY: `pieces` are valid guest memory for the call (see
             // `transfer`); `file` is open.
             unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, offset) }
+        })
+    }
+
+    /// Appends to a file once (`pwritev2` with `RWF_APPEND`), and consumes what went.
+    pub fn append_to_file(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        self.transfer(usize::MAX, |pieces, count| {
+            // SAFETY: `pieces` are valid guest memory for the call (see
+            // `transfer`); `file` is open.
+            unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, 0, libc::RWF_APPEND) }
         })
     }
 

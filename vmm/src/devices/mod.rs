@@ -20,13 +20,14 @@ pub(crate) mod test_driver;
 pub mod balloon;
 pub mod block;
 pub mod console;
+pub mod fs;
 pub mod rng;
 pub mod vsock;
 
 use std::os::fd::BorrowedFd;
 
 pub use buffers::{Buffers, Chain};
-pub use virtqueues::{Outcome, Virtqueues};
+pub use virtqueues::{DetachedChain, Outcome, Virtqueues};
 
 /// Guest memory as all devices and transports see it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -45,6 +46,8 @@ pub enum DeviceType {
     Balloon = 5,
     /// Socket device (5.10).
     Vsock = 19,
+    /// File system device (5.11).
+    Fs = 26,
 }
 
 /// A device model. One thread at a time calls it; which one, is the transport's

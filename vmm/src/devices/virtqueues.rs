@@ -86,7 +86,8 @@ impl<'a> Virtqueues<'a> {
         loop {
             let chain = self.pop_descriptors(index)?;
             let head = chain.head_index();
-            match buffers(chain, self.memory) {
+            let buffers = pieces(chain).and_then(|pieces| buffers(&pieces, self.memory));
+            match buffers {
                 Some((readable, writable)) => {
                     return Some(Chain {
                         head,
@@ -95,6 +96,25 @@ impl<'a> Virtqueues<'a> {
                     });
                 }
                 None => self.add_used(index, head, 0),
+            }
+        }
+    }
+
+    /// As [`Self::pop`], for a chain that is worked on after this call of the device,
+    /// maybe by another thread. It is given back with [`Self::add_used`] in a later
+    /// call.
+    pub fn pop_detached(&mut self, index: usize) -> Option<DetachedChain> {
+        loop {
+            let chain = self.pop_descriptors(index)?;
+            let head = chain.head_index();
+            let pieces = pieces(chain).map(|pieces| DetachedChain {
+                head,
+                memory: self.memory.clone(),
+                pieces,
+            });
+            match pieces {
+                Some(chain) if chain.buffers().is_some() => return Some(chain),
+                _ => self.add_used(index, head, 0),
             }
         }
     }
@@ -218,15 +238,60 @@ fn wants_notification(
     Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
 }
 
+/// A chain that was taken from a queue for longer than one call of the device. It
+/// keeps the guest memory that it is in mapped.
+pub struct DetachedChain {
+    /// Index of its first descriptor: how the driver recognises it again.
+    pub head: u16,
+    memory: GuestMemory,
+    pieces: Vec<Piece>,
+}
+
+impl DetachedChain {
+    /// Its readable and writable parts.
+    pub fn chain(&self) -> Chain<'_> {
+        let (readable, writable) = self.buffers().unwrap_or_default();
+        Chain {
+            head: self.head,
+            readable,
+            writable,
+        }
+    }
+
+    fn buffers(&self) -> Option<(Buffers<'_>, Buffers<'_>)> {
+        buffers(&self.pieces, &self.memory)
+    }
+}
+
+/// What one descriptor says.
+struct Piece {
+    address: GuestAddress,
+    length: u32,
+    writable: bool,
+}
+
+/// The descriptors of a chain; nothing if there are too many.
+fn pieces(chain: DescriptorChain<&GuestMemory>) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    for descriptor in chain {
+        if pieces.len() == MAX_PIECES {
+            return None;
+        }
+        pieces.push(Piece {
+            address: descriptor.addr(),
+            length: descriptor.len(),
+            writable: descriptor.is_write_only(),
+        });
+    }
+    Some(pieces)
+}
+
 /// A chain's readable and writable parts; nothing if it is malformed.
-fn buffers<'a>(
-    chain: DescriptorChain<&'a GuestMemory>,
-    memory: &'a GuestMemory,
-) -> Option<(Buffers<'a>, Buffers<'a>)> {
+fn buffers<'a>(pieces: &[Piece], memory: &'a GuestMemory) -> Option<(Buffers<'a>, Buffers<'a>)> {
     let mut readable = Buffers::default();
     let mut writable = Buffers::default();
-    for descriptor in chain {
-        let part = if descriptor.is_write_only() {
+    for piece in pieces {
+        let part = if piece.writable {
             &mut writable
         } else if writable.is_empty() {
             &mut readable
@@ -234,7 +299,7 @@ fn buffers<'a>(
             // All readable parts come before the writable ones (2.7.4.2).
             return None;
         };
-        for slice in memory.get_slices(descriptor.addr(), descriptor.len() as usize) {
+        for slice in memory.get_slices(piece.address, piece.length as usize) {
             part.push(slice.ok()?);
         }
         if part.slices().len() > MAX_PIECES {

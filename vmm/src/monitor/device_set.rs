@@ -9,11 +9,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::disks::Disks;
 use super::{Failure, failed};
-use crate::config::VmConfig;
+use crate::config::{ShareTransport, VmConfig};
 use crate::devices::VirtioDevice;
 use crate::devices::balloon::{Balloon, BalloonHandle};
 use crate::devices::block::Block;
 use crate::devices::console::{Console, PanicReport};
+use crate::devices::fs::Fs;
 use crate::devices::rng::Rng;
 use crate::devices::vsock::Vsock;
 use crate::exit::Reason;
@@ -21,13 +22,15 @@ use crate::kvm::machine::Machine;
 use crate::kvm::{GuestMemory, layout};
 use crate::transport::mmio::MmioTransport;
 
-/// Console, vsock, rng and balloon; what is left is for disks.
-const DEVICES_BESIDE_DISKS: usize = 4;
+/// Console, vsock, rng, balloon and shared files; what is left is for disks.
+const DEVICES_BESIDE_DISKS: usize = 5;
 
 /// A machine's devices.
 pub(super) struct DeviceSet {
-    /// Disks first, in their order, then the others.
+    /// Disks first, in their order, then the others, shared files last.
     pub(super) transports: Vec<Arc<MmioTransport>>,
+    /// The device of shared files, if there is one: also the last of `transports`.
+    pub(super) shares: Option<Arc<MmioTransport>>,
     pub(super) disks: Disks,
     pub(super) balloon: BalloonHandle,
     pub(super) panic: Arc<PanicReport>,
@@ -37,6 +40,7 @@ impl DeviceSet {
     /// Makes them, and connects them to `machine`.
     pub(super) fn new(
         config: &VmConfig,
+        shares: Option<Fs>,
         machine: &Machine,
         memory: &GuestMemory,
     ) -> Result<Self, Failure> {
@@ -60,14 +64,17 @@ impl DeviceSet {
         })?));
         devices.push(Box::new(Rng::new()));
         devices.push(Box::new(balloon));
+        let has_shares = shares.is_some();
+        devices.extend(shares.map(|device| Box::new(device) as Box<dyn VirtioDevice>));
 
-        let transports = (0..)
+        let transports: Vec<_> = (0..)
             .zip(devices)
             .map(|(slot, device)| {
                 connect(slot, device, machine, memory).map_err(failed("connect a device"))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            shares: transports.last().filter(|_| has_shares).cloned(),
             transports,
             disks,
             balloon: balloon_handle,
@@ -94,7 +101,11 @@ pub(super) fn command_line(devices: usize) -> String {
 pub(super) fn count(config: &VmConfig) -> Result<usize, Failure> {
     let most = layout::MAX_DEVICES - DEVICES_BESIDE_DISKS;
     match config.disks.len() {
-        disks if disks <= most => Ok(disks + DEVICES_BESIDE_DISKS),
+        disks if disks <= most => {
+            let shares = config.shares.as_ref().map(|shares| &shares.transport);
+            let has_device = matches!(shares, Some(ShareTransport::VirtioFs { .. }));
+            Ok(disks + DEVICES_BESIDE_DISKS - usize::from(!has_device))
+        }
         disks => Err(unusable(format!(
             "a machine has at most {most} disks, not {disks}"
         ))),

@@ -21,6 +21,7 @@ pub mod disks;
 mod lifecycle;
 pub mod lock;
 pub mod power_button;
+pub mod shares;
 pub mod signals;
 mod supervisor;
 
@@ -47,6 +48,7 @@ use device_set::DeviceSet;
 use lifecycle::Lifecycle;
 use lock::{LockError, MachineLock};
 use power_button::PowerButton;
+use shares::{Shares, SharesHandle, prepare_thread};
 use signals::TerminationSignals;
 use supervisor::{Ended, Facts, Supervisor};
 
@@ -157,9 +159,14 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         reason: Reason::KvmUnavailable,
         detail: error.to_string(),
     };
+    let filters = sandbox::Filters::new().map_err(failed("compile the seccomp filters"))?;
+    let Shares {
+        device: shares_device,
+        handle: shares,
+    } = share_files(config, &filters)?;
     let machine =
         Machine::new(&kvm, memory.clone(), config.cpus, interrupt_lines).map_err(unavailable)?;
-    let devices = DeviceSet::new(config, &machine, &memory)?;
+    let devices = DeviceSet::new(config, shares_device, &machine, &memory)?;
     let control = ControlSocket::bind(&config.control_socket).map_err(|error| Failure {
         reason: Reason::BadConfiguration,
         detail: format!(
@@ -172,7 +179,19 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(unavailable)?;
 
-    let filters = sandbox::Filters::new().map_err(failed("compile the seccomp filters"))?;
+    // Before the file system is given up: these threads go on opening files.
+    let shares_worker = devices
+        .shares
+        .iter()
+        .map(|transport| {
+            let filter = filters.shares.clone();
+            Worker::spawn("shares", vec![Arc::clone(transport)], move || {
+                prepare_thread()?;
+                filter.apply()
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(failed("start the device of shared files"))?;
     let socket_directories = [&config.control_socket, &config.vsock.socket];
     let landlock =
         sandbox::restrict_file_system(socket_directories.iter().filter_map(|path| path.parent()))
@@ -180,6 +199,9 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
 
     let lifecycle = Arc::new(Lifecycle::new().map_err(failed("make an event"))?);
     let (disks, others) = devices.transports.split_at(devices.disks.len());
+    let others = others
+        .get(..others.len() - shares_worker.len())
+        .unwrap_or_default();
     // A disk may block; vsock must answer fast.
     let workers = [("disks", disks), ("devices", others)]
         .into_iter()
@@ -188,6 +210,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
             let filter = filters.devices.clone();
             Worker::spawn(name, transports.to_vec(), move || filter.apply())
         })
+        .chain(shares_worker.into_iter().map(Ok))
         .collect::<io::Result<Vec<_>>>()
         .map_err(failed("start the devices"))?;
     let space = Arc::new(AddressSpace {
@@ -214,6 +237,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         workers,
         balloon: devices.balloon,
         disks: devices.disks,
+        shares,
         button: PowerButton::new(config.vsock.socket.clone(), config.power_button_port),
         run_state: RunState::Running,
         deadline: None,
@@ -239,6 +263,18 @@ fn prepare_process() -> io::Result<()> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     sandbox::limit_process()?;
     sandbox::handle_violations()
+}
+
+/// The server of shared files, if the machine has any.
+fn share_files(config: &VmConfig, filters: &sandbox::Filters) -> Result<Shares, Failure> {
+    let Some(wanted) = &config.shares else {
+        return Ok(Shares {
+            device: None,
+            handle: SharesHandle::none(),
+        });
+    };
+    let filter = filters.shares.clone();
+    Shares::start(wanted, &config.vsock, move || filter.apply()).map_err(failed("share files"))
 }
 
 fn take_lock(config: &VmConfig) -> Result<MachineLock, Failure> {

@@ -15,6 +15,7 @@ use super::cpus::Cpus;
 use super::disks::Disks;
 use super::lifecycle::Lifecycle;
 use super::power_button::PowerButton;
+use super::shares::SharesHandle;
 use super::signals::TerminationSignals;
 use crate::control::{Answer, Request, RunState, State};
 use crate::devices::balloon::BalloonHandle;
@@ -52,6 +53,7 @@ pub(super) struct Supervisor {
     pub(super) workers: Vec<Worker>,
     pub(super) balloon: BalloonHandle,
     pub(super) disks: Disks,
+    pub(super) shares: SharesHandle,
     pub(super) button: PowerButton,
     pub(super) run_state: RunState,
     /// When a power-off becomes a forced one.
@@ -189,6 +191,9 @@ impl Supervisor {
                 Answer::Balloon(self.balloon.statistics(patience))
             }
             Request::ResizeDisk { index } => self.disks.resize(index),
+            Request::AddExport(export) => self.shares.add(export),
+            Request::RemoveExport { name } => self.shares.remove(name),
+            Request::Exports => self.shares.names(),
             Request::PowerOff { timeout_ms } => {
                 self.power_off(Duration::from_millis(timeout_ms));
                 Answer::Done

@@ -23,7 +23,10 @@ pub(crate) use seccomp::{Filter, Filters, handle_violations};
 
 /// Open files that a guest can make a monitor hold (its vsock connections) are
 /// bounded by the device; the kernel's common default of 1024 is less than that.
-const MAX_OPEN_FILES: u64 = 8192;
+///
+/// Shared files are open for as long as the guest wants: the server bounds them by what
+/// this limit leaves.
+const MAX_OPEN_FILES: u64 = 1 << 20;
 
 /// Limits of the whole process; before anything is opened.
 pub(crate) fn limit_process() -> io::Result<()> {

@@ -2,7 +2,9 @@
 //!
 //! A call that is not listed raises SIGSYS, whose handler says which call it was
 //! and ends the process. A thread that blocks or ignores SIGSYS is killed by the
-//! kernel instead.
+//! kernel instead. Of threads that answer requests for shared files it fails with
+//! EPERM instead: their calls depend on files that the host's user has, and one that
+//! nobody thought of is to cost a request, not the machine.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -43,6 +45,8 @@ pub(crate) struct Filters {
     pub(crate) vcpu: Filter,
     /// Runs devices.
     pub(crate) devices: Filter,
+    /// Answers requests for shared files.
+    pub(crate) shares: Filter,
     /// Serves the control socket and ends the machine.
     pub(crate) main: Filter,
 }
@@ -51,23 +55,19 @@ impl Filters {
     /// Compiles them.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            vcpu: compile(vcpu()?)?,
-            devices: compile(devices()?)?,
-            main: compile(main()?)?,
+            vcpu: compile(vcpu()?, SeccompAction::Trap)?,
+            devices: compile(devices()?, SeccompAction::Trap)?,
+            shares: compile(shares()?, SeccompAction::Errno(libc::EPERM as u32))?,
+            main: compile(main()?, SeccompAction::Trap)?,
         })
     }
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn compile(rules: Rules) -> io::Result<Filter> {
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Trap,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )
-    .map_err(io::Error::other)?;
+fn compile(rules: Rules, otherwise: SeccompAction) -> io::Result<Filter> {
+    let filter = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, TargetArch::x86_64)
+        .map_err(io::Error::other)?;
     let program = BpfProgram::try_from(filter).map_err(io::Error::other)?;
     Ok(Filter(Arc::new(program)))
 }
@@ -180,6 +180,104 @@ fn devices() -> io::Result<Rules> {
     Ok(rules)
 }
 
+/// Files, memory, and streams to the guest. No process is made (threads are), and
+/// nothing is executed, mounted, traced or given another identity.
+fn shares() -> io::Result<Rules> {
+    let mut rules = common()?;
+    for call in [
+        // Names.
+        libc::SYS_faccessat,
+        libc::SYS_faccessat2,
+        libc::SYS_fchmodat,
+        libc::SYS_fchmodat2,
+        libc::SYS_fchownat,
+        libc::SYS_linkat,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_newfstatat,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_readlinkat,
+        libc::SYS_renameat2,
+        libc::SYS_statx,
+        libc::SYS_symlinkat,
+        libc::SYS_unlinkat,
+        libc::SYS_utimensat,
+        // Extended attributes: those of files that cannot be opened go by name, of a
+        // descriptor in /proc.
+        libc::SYS_fgetxattr,
+        libc::SYS_flistxattr,
+        libc::SYS_fremovexattr,
+        libc::SYS_fsetxattr,
+        libc::SYS_getxattr,
+        libc::SYS_lgetxattr,
+        libc::SYS_listxattr,
+        libc::SYS_llistxattr,
+        libc::SYS_lremovexattr,
+        libc::SYS_lsetxattr,
+        libc::SYS_removexattr,
+        libc::SYS_setxattr,
+        // Open files.
+        libc::SYS_copy_file_range,
+        libc::SYS_dup,
+        libc::SYS_fallocate,
+        libc::SYS_fchmod,
+        libc::SYS_fchown,
+        libc::SYS_fcntl,
+        libc::SYS_fdatasync,
+        libc::SYS_flock,
+        libc::SYS_fstat,
+        libc::SYS_fstatfs,
+        libc::SYS_fsync,
+        libc::SYS_ftruncate,
+        libc::SYS_getdents64,
+        libc::SYS_lseek,
+        libc::SYS_pread64,
+        libc::SYS_preadv,
+        libc::SYS_preadv2,
+        libc::SYS_pwrite64,
+        libc::SYS_pwritev,
+        libc::SYS_pwritev2,
+        libc::SYS_statfs,
+        libc::SYS_syncfs,
+        // What changes on the host.
+        libc::SYS_inotify_add_watch,
+        libc::SYS_inotify_init1,
+        libc::SYS_inotify_rm_watch,
+        // Streams to the guest, and threads.
+        libc::SYS_accept4,
+        libc::SYS_clone3,
+        libc::SYS_connect,
+        libc::SYS_epoll_create1,
+        libc::SYS_eventfd2,
+        libc::SYS_getegid,
+        libc::SYS_geteuid,
+        libc::SYS_getgid,
+        libc::SYS_getsockopt,
+        libc::SYS_getuid,
+        libc::SYS_pipe2,
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_prctl,
+        libc::SYS_recvfrom,
+        libc::SYS_recvmsg,
+        libc::SYS_rseq,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sendmsg,
+        libc::SYS_sendto,
+        libc::SYS_setsockopt,
+        libc::SYS_shutdown,
+        libc::SYS_splice,
+        libc::SYS_umask,
+        libc::SYS_unshare,
+    ] {
+        rules.insert(call, Vec::new());
+    }
+    rules.insert(libc::SYS_ioctl, requests(&[libc::FIONBIO])?);
+    rules.insert(libc::SYS_socket, unix_sockets()?);
+    Ok(rules)
+}
+
 fn main() -> io::Result<Rules> {
     let mut rules = common()?;
     for call in [
@@ -272,7 +370,7 @@ mod tests {
     #[test]
     fn filters_compile_and_let_the_ordinary_pass() {
         let filters = Filters::new().unwrap();
-        for filter in [filters.vcpu, filters.devices, filters.main] {
+        for filter in [filters.vcpu, filters.devices, filters.shares, filters.main] {
             thread::spawn(move || {
                 filter.apply().unwrap();
                 let grown: Vec<u8> = vec![1; 10 << 20];
@@ -284,6 +382,21 @@ mod tests {
             .join()
             .unwrap();
         }
+    }
+
+    #[test]
+    fn who_answers_for_files_may_open_them_and_no_network() {
+        let filter = Filters::new().unwrap().shares;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        thread::spawn(move || {
+            filter.apply().unwrap();
+            std::fs::write(path, b"x").unwrap();
+            let internet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap_err();
+            assert_eq!(internet.raw_os_error(), Some(libc::EPERM));
+        })
+        .join()
+        .unwrap();
     }
 
     /// In a process of its own, as the violation ends it: this test runs itself.

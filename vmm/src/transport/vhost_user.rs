@@ -72,7 +72,7 @@ impl Server {
 }
 
 /// Serves `device` to the first front-end that connects to `listener`, on threads of
-/// its own. It hears of changes of the configuration space through `config_change`,
+/// its own, which have what `on_start` gives the first of them. It hears of changes of the configuration space through `config_change`,
 /// if the connection passes through that.
 ///
 /// # Errors
@@ -81,6 +81,7 @@ pub fn serve(
     device: Box<dyn VirtioDevice>,
     listener: UnixListener,
     config_change: ConfigChange,
+    on_start: fn() -> io::Result<()>,
 ) -> io::Result<Server> {
     let name = format!("{:?}", device.device_type()).to_lowercase();
     let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
@@ -89,7 +90,8 @@ pub fn serve(
         .name(format!("vhost-{name}"))
         .spawn(move || {
             // Told at once: who waits for it may first wait for QEMU.
-            run(device, &name, listener, config_change, &stopped)
+            on_start()
+                .and_then(|()| run(device, &name, listener, config_change, &stopped))
                 .inspect_err(|error| tracing::error!(%error))
         })?;
     Ok(Server { stop, thread })

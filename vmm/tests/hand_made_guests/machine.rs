@@ -58,6 +58,7 @@ impl Machine {
                 cid: 3,
                 socket: path("vsock.sock"),
             },
+            shares: None,
             control_socket: path("control.sock"),
             console_log: path("console.log"),
             power_button_port: 1026,

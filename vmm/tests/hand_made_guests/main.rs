@@ -261,7 +261,7 @@ fn control_clients_cannot_disturb_each_other() {
         running.try_client().is_ok()
     });
     assert!(matches!(
-        running.client().ask(Request::Resume).unwrap(),
+        running.client().ask(&Request::Resume).unwrap(),
         Answer::Done
     ));
 }

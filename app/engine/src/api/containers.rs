@@ -95,6 +95,7 @@ pub(super) async fn create(
         host_config.userns_mode = Some("private".to_owned());
     }
     let networks = networks(host.networks, host.mac_address, &host_config);
+    let shared = context.shares.share(&host_config).await?;
     let request = ContainerCreate {
         networks,
         name: parameters
@@ -110,6 +111,11 @@ pub(super) async fn create(
         }
         other => other,
     };
+    let in_vain = created.is_err() && !shared.is_empty();
+    drop(shared);
+    if in_vain && let Err(error) = context.shares.reconcile(&context.agent).await {
+        tracing::warn!(%error, "what was shared for a container stays shared");
+    }
     let ContainerCreated {
         id,
         mut warnings,
@@ -217,6 +223,7 @@ pub(super) async fn start(
     State(context): State<Context>,
     Path(container): Path<String>,
 ) -> Result<StatusCode, ApiError> {
+    context.shares.retry().await;
     let ports = context.ports.prepare(&container).await?;
     let started = context.agent.call(ContainerStart { container }).await;
     ports.settle().await;
@@ -251,6 +258,7 @@ pub(super) async fn restart(
     let signal = parameters.text("signal").map(str::to_owned);
     let timeout = parameters.number("t")?;
     let ports = context.ports.prepare(&container).await?;
+    context.shares.retry().await;
     let request = ContainerRestart {
         container,
         signal,

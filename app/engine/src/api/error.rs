@@ -8,7 +8,7 @@ use axum::{
 use guest_protocol::{AgentError, ErrorKind};
 use serde_json::json;
 
-use crate::{agent::CallError, images::ImportError, registry::RegistryError};
+use crate::{agent::CallError, images::ImportError, registry::RegistryError, shares::ShareError};
 
 /// What a handler ends with when it does not succeed.
 #[derive(Debug)]
@@ -96,6 +96,16 @@ impl From<dctl_machine::Error> for ApiError {
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<ShareError> for ApiError {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Source(error) if error.is_internal() => Self::internal(error.to_string()),
+            ShareError::Source(error) => Self::bad_request(error.to_string()),
+            ShareError::Machine(error) => error.into(),
+        }
     }
 }
 

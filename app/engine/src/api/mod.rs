@@ -43,7 +43,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
-use crate::{agent::Agent, ports::Ports};
+use crate::{agent::Agent, ports::Ports, shares::Shares};
 
 pub(crate) use error::ApiError;
 pub(crate) use times::duration;
@@ -57,6 +57,8 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 pub(crate) struct Context {
     /// The agent in the machine.
     pub(crate) agent: Arc<Agent>,
+    /// Files of this host that containers mount.
+    pub(crate) shares: Arc<Shares>,
     /// The starter image's layout, if this binary has one.
     pub(crate) starter: Option<&'static [u8]>,
     /// Ends the engine when told to.

@@ -1,16 +1,17 @@
 //! An engine on a socket of its own, in front of an agent on another one.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use axum::http::Method;
-use dctl_machine::{Change, Changed, DriverKind, Error, UserNamespace};
+use dctl_machine::{Change, Changed, DriverKind, Error, Export, UserNamespace};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -22,12 +23,14 @@ use crate::{
     guest::Guest,
     ports::{self, Ports},
     server,
+    shares::Shares,
 };
 
 /// A guest that is an agent on a unix socket, and counts how often it was wanted.
 pub(super) struct SocketGuest {
     agent: PathBuf,
     wanted: Arc<AtomicUsize>,
+    exports: Mutex<Vec<Export>>,
 }
 
 impl Guest for SocketGuest {
@@ -98,6 +101,31 @@ impl Guest for SocketGuest {
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
         async { Err(Error::Running("test".to_owned())) }.boxed()
     }
+
+    fn exports(&self) -> BoxFuture<'_, Result<Vec<Export>, Error>> {
+        async { Ok(self.exports.lock().unwrap().clone()) }.boxed()
+    }
+
+    fn add_export(&self, export: Export) -> BoxFuture<'_, Result<(), Error>> {
+        async {
+            self.exports.lock().unwrap().push(export);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn keep_exports(&self, names: BTreeSet<String>) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let mut exports = self.exports.lock().unwrap();
+            exports.retain(|export| names.contains(&export.name));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async { Ok(()) }.boxed()
+    }
 }
 
 /// An engine at work; it ends with the test's runtime.
@@ -117,12 +145,15 @@ impl Engine {
         let guest = SocketGuest {
             agent: agent_socket(directory.path()),
             wanted: Arc::clone(&wanted),
+            exports: Mutex::default(),
         };
+        let guest = Arc::new(guest);
         let shutdown = Arc::new(tokio::sync::Notify::new());
-        let agent = Arc::new(Agent::new(Arc::new(guest)));
+        let agent = Arc::new(Agent::new(guest.clone()));
         let ports = Ports::new(Arc::clone(&agent));
         let context = Context {
             agent,
+            shares: Arc::new(Shares::new(guest)),
             starter,
             shutdown: Arc::clone(&shutdown),
             ports: ports.clone(),

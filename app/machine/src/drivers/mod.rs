@@ -11,13 +11,14 @@ pub(crate) mod qemu;
 
 use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use dctl_vmm::config::{DiskConfig, VmConfig, VsockConfig};
+use dctl_vmm::config::{self, DiskConfig, SharesConfig, VmConfig, VsockConfig};
 use serde::{Deserialize, Serialize};
 
 pub use choice::Choice;
 
 use crate::{
-    Error, Result, Settings, assets::Guest, file, monitor::process::Monitor, paths::MachineFiles,
+    Error, Result, Settings, ShareTransport, assets::Guest, file, monitor::process::Monitor,
+    paths::MachineFiles, shares,
 };
 
 /// Names a file to record in what guests write to their disks; the fault campaign
@@ -79,6 +80,18 @@ impl DriverKind {
                 cid: guest_protocol::GUEST_CID,
                 socket: files.vsock_socket(),
             },
+            shares: Some(SharesConfig {
+                transport: match settings.share_transport.unwrap_or_default() {
+                    ShareTransport::Virtiofs => config::ShareTransport::VirtioFs {
+                        tag: guest_protocol::SHARES_TAG.to_owned(),
+                    },
+                    ShareTransport::Vsock => config::ShareTransport::Vsock {
+                        port: guest_protocol::SHARES_PORT,
+                    },
+                },
+                exports: shares::load(files)?.into_iter().map(Into::into).collect(),
+                changes_port: guest_protocol::SHARE_CHANGES_PORT,
+            }),
             control_socket: files.control_socket(),
             console_log: files.console_log(),
             power_button_port: guest_protocol::POWER_BUTTON_PORT,

@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use dctl_vmm::control::{Answer, BalloonStatistics, MAX_LINE, Request, State};
+use dctl_vmm::{
+    config::ExportConfig,
+    control::{Answer, BalloonStatistics, MAX_LINE, Request, State},
+};
 use rustix::process::Pid;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -61,9 +64,31 @@ impl Control {
         }
     }
 
+    /// Shares a file or directory of the host with the guest.
+    pub(crate) async fn add_export(&mut self, export: ExportConfig) -> Result<()> {
+        self.done(Request::AddExport(export)).await
+    }
+
+    /// Stops sharing it.
+    pub(crate) async fn remove_export(&mut self, name: String) -> Result<()> {
+        self.done(Request::RemoveExport { name }).await
+    }
+
+    /// The names of what is shared.
+    pub(crate) async fn exports(&mut self) -> Result<Vec<String>> {
+        match self.ask(Request::Exports).await? {
+            Answer::Exports { names } => Ok(names),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub(crate) async fn power_off(&mut self, within: Duration) -> Result<()> {
         let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        match self.ask(Request::PowerOff { timeout_ms }).await? {
+        self.done(Request::PowerOff { timeout_ms }).await
+    }
+
+    async fn done(&mut self, request: Request) -> Result<()> {
+        match self.ask(request).await? {
             Answer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

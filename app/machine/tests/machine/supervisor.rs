@@ -61,6 +61,7 @@ fn config(home: &Home, command_line: &str) -> VmConfig {
             cid: 3,
             socket: file("vsock.sock"),
         },
+        shares: None,
         control_socket: file("control.sock"),
         console_log: file("console.log"),
         power_button_port: 1026,

@@ -5,7 +5,8 @@
 //! `HostConfig` asks for is worked out here or in the modules below, or refused
 //! when the container is created ([`check`]).
 
-pub(crate) mod capabilities;
+pub(crate) mod binds;
+mod capabilities;
 pub(crate) mod files;
 pub(crate) mod links;
 pub(crate) mod mounts;
@@ -85,9 +86,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) joined: &'a [Joined],
     /// What is mounted at its `/dev/shm`, unless that is its own alone.
     pub(crate) shared_memory: Option<&'a Path>,
-    /// Where parts of volumes are that are mounted instead of the whole, by
-    /// destination.
-    pub(crate) subpaths: &'a BTreeMap<String, PathBuf>,
+    /// Where things are that are not where the record says, by destination: parts of
+    /// volumes that are mounted instead of the whole, files of the host.
+    pub(crate) places: &'a BTreeMap<String, PathBuf>,
 }
 
 /// A namespace of another container.
@@ -288,6 +289,9 @@ pub(crate) fn container(sources: &Sources<'_>, confinement: &Confinement) -> Res
             "readonlyPaths": paths(host.readonly_paths.as_ref(), READONLY_PATHS),
         },
     });
+    if let Some(propagation) = binds::root_propagation(container.mounts.iter()) {
+        spec["linux"]["rootfsPropagation"] = json!(propagation);
+    }
     if user_namespace::is_wanted(host) {
         spec["linux"]["uidMappings"] = user_namespace::mapping();
         spec["linux"]["gidMappings"] = user_namespace::mapping();

@@ -14,7 +14,7 @@ use guest_protocol::{
 use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
 
-use super::Sources;
+use super::{Sources, binds};
 use crate::error::Result;
 
 /// Where a container finds the init process of `--init`.
@@ -89,16 +89,24 @@ pub(super) fn of(sources: &Sources<'_>, own_ipc: bool) -> Result<Vec<Value>> {
         }
     }
     for volume in &container.mounts {
-        if volume.typ != Some(MountPointTypeEnum::VOLUME) {
+        let is_bind = binds::is_bind(volume);
+        if volume.typ != Some(MountPointTypeEnum::VOLUME) && !is_bind {
             continue;
         }
         let source = volume
             .destination
             .as_ref()
-            .and_then(|destination| sources.subpaths.get(destination))
+            .and_then(|destination| sources.places.get(destination))
             .map(|path| path.to_string_lossy().into_owned())
             .or_else(|| volume.source.clone());
-        if let (Some(source), Some(destination)) = (source, &volume.destination) {
+        if let (Some(source), Some(destination)) = (&source, &volume.destination)
+            && is_bind
+        {
+            own.push(
+                json!({"destination": destination, "type": "bind", "source": source,
+                            "options": binds::options(volume)}),
+            );
+        } else if let (Some(source), Some(destination)) = (source, &volume.destination) {
             own.push(bind(
                 Path::new(&source),
                 destination,

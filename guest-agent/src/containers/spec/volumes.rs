@@ -1,4 +1,5 @@
-//! The volumes and other mounts that a container asks for: `Binds`, `Mounts`,
+//! The volumes and other mounts that a container asks for: `Binds` ([`binds`] knows
+//! those of the host's files), `Mounts`,
 //! `VolumesFrom`, and the `Volumes` of its image and its own configuration, by
 //! Docker's rules of precedence.
 //!
@@ -12,7 +13,10 @@ use guest_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::mounts::{absolute, tmpfs};
+use super::{
+    binds,
+    mounts::{absolute, tmpfs},
+};
 use crate::{
     error::Result,
     volumes::{Wanted, check_name},
@@ -33,8 +37,8 @@ pub(crate) struct Details {
 pub(crate) enum Request {
     /// A volume, made if need be.
     Volume(Box<VolumeRequest>),
-    /// A tmpfs that `inspect` shows.
-    Tmpfs(MountPoint),
+    /// A tmpfs that `inspect` shows, or files of the host: nothing is to be made.
+    Plain(MountPoint),
     /// What another container has.
     Shared(MountPoint, Details),
 }
@@ -54,8 +58,7 @@ pub(crate) struct VolumeRequest {
 /// another container.
 ///
 /// # Errors
-/// For paths on the host, which are not shared into machines yet, and for what
-/// makes no sense.
+/// For what makes no sense.
 pub(crate) fn requests(
     config: &ContainerConfig,
     host: &HostConfig,
@@ -87,11 +90,8 @@ pub(crate) fn requests(
         Ok(())
     };
     for text in host.binds.iter().flatten() {
-        let request = parse_bind(text)?;
-        add(
-            request.destination.clone(),
-            Request::Volume(Box::new(request)),
-        )?;
+        let (destination, request) = parse_bind(text)?;
+        add(destination, request)?;
     }
     for mount in host.mounts.iter().flatten() {
         let (destination, request) = parse_mount(mount)?;
@@ -130,8 +130,9 @@ fn parse_volumes_from(text: &str) -> Result<(&str, bool)> {
     }
 }
 
-/// `volume:/destination[:options]` or `/destination`.
-fn parse_bind(text: &str) -> Result<VolumeRequest> {
+/// `volume:/destination[:options]`, `/source:/destination[:options]` or
+/// `/destination`: where, and what.
+fn parse_bind(text: &str) -> Result<(String, Request)> {
     let invalid = |reason: &str| {
         AgentError::invalid(if reason.is_empty() {
             format!("invalid volume specification: '{text}'")
@@ -150,11 +151,11 @@ fn parse_bind(text: &str) -> Result<VolumeRequest> {
         if source.is_empty() || destination.is_empty() {
             return Err(invalid(""));
         }
-        if source.starts_with(['/', '.', '~']) {
-            return Err(no_host_paths(source));
+        if !binds::is_host_path(source) {
+            check_name(source)?;
         }
-        check_name(source)?;
     }
+    let host_path = source.filter(|source| binds::is_host_path(source));
     let mut writable = true;
     let mut details = Details::default();
     let mut seen: Vec<&str> = Vec::new();
@@ -164,6 +165,7 @@ fn parse_bind(text: &str) -> Result<VolumeRequest> {
             "z" | "Z" => "label",
             "nocopy" => "copy",
             "cached" | "delegated" | "consistent" => "consistency",
+            _ if host_path.is_some() && binds::is_propagation(option) => "propagation",
             _ => return Err(AgentError::invalid(format!("invalid mode: {mode}"))),
         };
         if seen.contains(&group) {
@@ -173,17 +175,23 @@ fn parse_bind(text: &str) -> Result<VolumeRequest> {
         writable &= option != "ro";
         details.no_copy |= option == "nocopy";
     }
-    Ok(VolumeRequest {
+    let destination = absolute(destination).map_err(|error| invalid(&error.message))?;
+    if let Some(path) = host_path {
+        let point = binds::from_bind(path, destination.clone(), mode);
+        return Ok((destination, Request::Plain(point)));
+    }
+    let request = VolumeRequest {
         wanted: Wanted {
             name: source.map(str::to_owned),
             ..Wanted::default()
         },
-        destination: absolute(destination).map_err(|error| invalid(&error.message))?,
+        destination: destination.clone(),
         writable,
         // What Docker shows for a volume without one.
         mode: if mode.is_empty() { "z" } else { mode }.to_owned(),
         details,
-    })
+    };
+    Ok((destination, Request::Volume(Box::new(request))))
 }
 
 /// One of `Mounts`: where, and what.
@@ -196,8 +204,7 @@ fn parse_mount(mount: &Mount) -> Result<(String, Request)> {
     };
     let source = mount.source.as_deref().unwrap_or_default();
     match kind {
-        MountTypeEnum::VOLUME | MountTypeEnum::TMPFS => {}
-        MountTypeEnum::BIND => return Err(no_host_paths(source)),
+        MountTypeEnum::VOLUME | MountTypeEnum::TMPFS | MountTypeEnum::BIND => {}
         MountTypeEnum::EMPTY => return Err(invalid("mount type unknown")),
         _ => return Err(invalid("this type of mount is not supported")),
     }
@@ -206,6 +213,10 @@ fn parse_mount(mount: &Mount) -> Result<(String, Request)> {
         return Err(invalid("field Target must not be empty"));
     }
     let destination = absolute(target).map_err(|error| invalid(&error.message))?;
+    if kind == MountTypeEnum::BIND {
+        let point = binds::from_mount(mount, destination.clone())?;
+        return Ok((destination, Request::Plain(point)));
+    }
     if kind == MountTypeEnum::TMPFS {
         if !source.is_empty() {
             return Err(invalid("field Source must not be specified"));
@@ -220,7 +231,7 @@ fn parse_mount(mount: &Mount) -> Result<(String, Request)> {
             propagation: Some(String::new()),
             ..MountPoint::default()
         };
-        return Ok((destination, Request::Tmpfs(point)));
+        return Ok((destination, Request::Plain(point)));
     }
     let options = mount.volume_options.clone().unwrap_or_default();
     let subpath = options.subpath.unwrap_or_default();
@@ -254,12 +265,6 @@ fn parse_mount(mount: &Mount) -> Result<(String, Request)> {
         },
     };
     Ok((destination, Request::Volume(Box::new(request))))
-}
-
-fn no_host_paths(path: &str) -> AgentError {
-    AgentError::invalid(format!(
-        "cannot mount {path:?}: folders of the host are not shared into machines yet; use a volume"
-    ))
 }
 
 /// A volume as `inspect` shows it.
@@ -339,8 +344,10 @@ mod tests {
     #[test]
     fn what_cannot_be_mounted_is_refused() {
         for (bind, reason) in [
-            ("/host:/data", "not shared into machines"),
-            ("./x:/data", "not shared into machines"),
+            ("./x:/data", "invalid characters for a local volume name"),
+            ("~/x:/data", "invalid characters for a local volume name"),
+            ("/host:/data:shared,slave", "invalid mode: shared,slave"),
+            ("name:/data:shared", "invalid mode: shared"),
             ("ab:b:c:d", "invalid volume specification"),
             ("name:relative", "mount path must be absolute"),
             ("name:/", "destination can't be '/'"),
@@ -410,7 +417,7 @@ mod tests {
             ),
             (
                 |m| m.typ = Some(MountTypeEnum::BIND),
-                "not shared into machines",
+                "'store' mount path must be absolute",
             ),
             (|m| m.typ = Some(MountTypeEnum::NPIPE), "not supported"),
             (

@@ -24,7 +24,13 @@ fn a_front_end_gets_entropy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rng");
     let listener = UnixListener::bind(&path).unwrap();
-    let server = serve(Box::new(Rng::new()), listener, ConfigChange::default()).unwrap();
+    let server = serve(
+        Box::new(Rng::new()),
+        listener,
+        ConfigChange::default(),
+        || Ok(()),
+    )
+    .unwrap();
 
     let file = File::from(memfd_create("memory", MemfdFlags::CLOEXEC).unwrap());
     ftruncate(&file, MEMORY as u64).unwrap();
@@ -96,7 +102,13 @@ fn a_front_end_gets_entropy() {
 fn stops_when_nobody_came() {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join("rng")).unwrap();
-    let server = serve(Box::new(Rng::new()), listener, ConfigChange::default()).unwrap();
+    let server = serve(
+        Box::new(Rng::new()),
+        listener,
+        ConfigChange::default(),
+        || Ok(()),
+    )
+    .unwrap();
     assert!(!server.is_finished());
     server.stop().unwrap();
 }

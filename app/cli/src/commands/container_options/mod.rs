@@ -3,6 +3,7 @@
 //! Those about one subject are in a module of their own, which also puts them into
 //! the API's request; here are those about the process, and the whole.
 
+mod bind;
 mod health;
 mod mounts;
 mod network;

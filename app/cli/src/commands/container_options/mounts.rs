@@ -3,22 +3,23 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    ContainerCreateBody, HostConfig, Mount, MountTmpfsOptions, MountTypeEnum, MountVolumeOptions,
-    MountVolumeOptionsDriverConfig,
+    ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountTmpfsOptions, MountTypeEnum,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig,
 };
 use clap::Args;
 
-use super::list;
+use super::{bind, list};
 use crate::options::resources;
 
 /// Mounts of a new container.
 #[derive(Debug, Args)]
 pub(super) struct MountOptions {
-    /// Attach a filesystem mount to the container: type=volume,source=NAME,target=PATH and so on
+    /// Attach a filesystem mount to the container: type=bind,source=PATH,target=PATH,
+    /// type=volume,source=NAME,target=PATH and so on
     #[arg(long, value_name = "MOUNT", value_parser = mount)]
     mount: Vec<Mount>,
-    /// Mount a volume
-    #[arg(short, long, value_name = "[NAME:]PATH[:OPTIONS]")]
+    /// Mount a volume, or a file or directory of this host
+    #[arg(short, long, value_name = "[NAME|PATH:]PATH[:OPTIONS]", value_parser = bind::volume)]
     volume: Vec<String>,
     /// Mount volumes from the specified containers
     #[arg(long, value_name = "CONTAINER[:ro]")]
@@ -64,6 +65,7 @@ fn mount(text: &str) -> Result<Mount, String> {
         typ: Some(MountTypeEnum::VOLUME),
         ..Mount::default()
     };
+    let mut of_host = MountBindOptions::default();
     let mut volume = MountVolumeOptions::default();
     let mut driver = MountVolumeOptionsDriverConfig::default();
     let mut tmpfs = MountTmpfsOptions::default();
@@ -95,7 +97,7 @@ fn mount(text: &str) -> Result<Mount, String> {
                     _ => return Err(format!("invalid mount type: {value}")),
                 });
             }
-            "source" | "src" => mount.source = Some(value),
+            "source" | "src" => mount.source = Some(bind::source(&value)?),
             "target" | "dst" | "destination" => mount.target = Some(value),
             "readonly" | "ro" => mount.read_only = Some(switch()?),
             "consistency" => mount.consistency = Some(value.to_ascii_lowercase()),
@@ -118,7 +120,7 @@ fn mount(text: &str) -> Result<Mount, String> {
                     .map_err(|_| format!("invalid value for {key}: {value}"))?;
                 tmpfs.mode = Some(mode);
             }
-            key if key.starts_with("bind-") => {}
+            key if bind::set(&mut of_host, key, &value)? => {}
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
     }
@@ -128,16 +130,21 @@ fn mount(text: &str) -> Result<Mount, String> {
     if driver != MountVolumeOptionsDriverConfig::default() {
         volume.driver_config = Some(driver);
     }
-    let (for_volume, for_tmpfs) = (
+    let (for_bind, for_volume, for_tmpfs) = (
+        of_host != MountBindOptions::default(),
         volume != MountVolumeOptions::default(),
         tmpfs != MountTmpfsOptions::default(),
     );
+    if for_bind && mount.typ != Some(MountTypeEnum::BIND) {
+        return Err("cannot mix 'bind-*' options with another type of mount".into());
+    }
     if for_volume && mount.typ != Some(MountTypeEnum::VOLUME) {
         return Err("cannot mix 'volume-*' options with another type of mount".into());
     }
     if for_tmpfs && mount.typ != Some(MountTypeEnum::TMPFS) {
         return Err("cannot mix 'tmpfs-*' options with another type of mount".into());
     }
+    mount.bind_options = for_bind.then_some(of_host);
     mount.volume_options = for_volume.then_some(volume);
     mount.tmpfs_options = for_tmpfs.then_some(tmpfs);
     Ok(mount)
@@ -187,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn a_bind_mount_has_its_options() {
+        let text = "type=bind,src=/a,dst=/x,ro,bind-propagation=RSLAVE,bind-nonrecursive";
+        let mount = mount(text).unwrap();
+        assert_eq!(mount.typ, Some(MountTypeEnum::BIND));
+        let options = mount.bind_options.unwrap();
+        assert_eq!(options.non_recursive, Some(true));
+        assert_eq!(options.propagation.unwrap().to_string(), "rslave");
+    }
+
+    #[test]
     fn a_tmpfs_has_size_and_mode() {
         let mount = mount("type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770").unwrap();
         let tmpfs = mount.tmpfs_options.unwrap();
@@ -204,6 +221,9 @@ mod tests {
             "type=what,target=/x",
             "target=/x,readonly=maybe",
             "target=/x,color=red",
+            "target=/x,bind-propagation=shared",
+            "type=bind,target=/x,bind-propagation=up",
+            "type=bind,target=/x,bind-what=1",
             "type=tmpfs,target=/x,volume-nocopy",
             "target=/x,tmpfs-size=1m",
             "target=/x,\"open",

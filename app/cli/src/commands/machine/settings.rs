@@ -2,7 +2,9 @@
 //! containers.
 
 use clap::Args;
-use dctl_machine::{Change, Changed, Destination, DriverKind, Machine, Paths, UserNamespace};
+use dctl_machine::{
+    Change, Changed, Destination, DriverKind, Machine, Paths, ShareTransport, UserNamespace,
+};
 
 use super::{Environment, Name};
 use crate::{
@@ -36,6 +38,9 @@ pub(crate) struct Size {
     /// once, and "none" takes back what was denied
     #[arg(long, value_name = "NETWORK[:PORT]", value_parser = destinations)]
     egress_deny: Vec<Destinations>,
+    /// How requests for shared files reach this host: "virtiofs" or "vsock"
+    #[arg(long, value_name = "TRANSPORT")]
+    share_transport: Option<ShareTransport>,
 }
 
 /// One destination, or the word for none in particular.
@@ -100,6 +105,7 @@ impl Size {
             userns: self.userns,
             egress_allow: given(&self.egress_allow),
             egress_deny: given(&self.egress_deny),
+            share_transport: self.share_transport,
         }
     }
 }
@@ -126,8 +132,8 @@ pub(super) async fn set(
     let change = arguments.size.change();
     if change == Change::default() {
         return Err(Failure::new(
-            "nothing to change: give --cpus, --memory, --disk, --userns, --egress-allow or \
-             --egress-deny",
+            "nothing to change: give --cpus, --memory, --disk, --userns, --egress-allow, \
+             --egress-deny or --share-transport",
         ));
     }
     let client = environment.engine().await?;

@@ -5,7 +5,7 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
 };
 
-use dctl_vmm::config::VmConfig;
+use dctl_vmm::config::{ShareTransport, VmConfig};
 
 /// QEMU's ends of the connections to our devices.
 #[derive(Default)]
@@ -13,6 +13,15 @@ pub(super) struct BackEnds {
     /// In the guest's order.
     pub(super) disks: Vec<UnixStream>,
     pub(super) vsock: Option<UnixStream>,
+    /// Shared files.
+    pub(super) shares: Option<UnixStream>,
+}
+
+fn tag(config: &VmConfig) -> Option<&str> {
+    match &config.shares.as_ref()?.transport {
+        ShareTransport::VirtioFs { tag } => Some(tag),
+        ShareTransport::Vsock { .. } => None,
+    }
 }
 
 /// The command line, for descriptors that QEMU inherits under their numbers.
@@ -80,6 +89,13 @@ pub(super) fn arguments(
     if let Some(vsock) = &back_ends.vsock {
         add("-chardev", inherited("vsock", vsock).into());
         add("-device", "vhost-user-vsock-device,chardev=vsock".into());
+    }
+    if let (Some(shares), Some(tag)) = (&back_ends.shares, tag(config)) {
+        add("-chardev", inherited("shares", shares).into());
+        add(
+            "-device",
+            format!("vhost-user-fs-device,chardev=shares,tag={tag},queue-size=512").into(),
+        );
     }
     add("-device", "virtio-rng-device".into());
     add(

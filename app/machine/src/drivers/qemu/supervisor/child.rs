@@ -54,6 +54,7 @@ impl Qemu {
             .disks
             .into_iter()
             .chain(back_ends.vsock)
+            .chain(back_ends.shares)
             .chain([its_qmp, its_console])
             .map(OwnedFd::from)
             .collect();

@@ -26,7 +26,7 @@ use std::{
 
 use dctl_vmm::{
     config::VmConfig,
-    devices::{VirtioDevice, block::Block, vsock::Vsock},
+    devices::{DeviceType, VirtioDevice, block::Block, vsock::Vsock},
     exit::Reason,
     monitor::{
         Outcome,
@@ -34,6 +34,7 @@ use dctl_vmm::{
         disks::Disks,
         lock::{LockError, MachineLock},
         power_button::PowerButton,
+        shares::{Shares, SharesHandle, prepare_thread},
         signals::TerminationSignals,
     },
     transport::vhost_user::{self, ConfigChange},
@@ -121,9 +122,19 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
     let device = Vsock::new(&config.vsock).map_err(bad_configuration)?;
     back_ends.vsock = Some(serve(Box::new(device), config, &mut servers)?);
 
+    let mut shares = SharesHandle::none();
+    if let Some(wanted) = &config.shares {
+        let started =
+            Shares::start(wanted, &config.vsock, || Ok(())).map_err(failed("share files"))?;
+        if let Some(device) = started.device {
+            back_ends.shares = Some(serve(Box::new(device), config, &mut servers)?);
+        }
+        shares = started.handle;
+    }
+
     let qemu = Qemu::spawn(&program, config, back_ends).map_err(failed("start QEMU"))?;
     let button = PowerButton::new(config.vsock.socket.clone(), config.power_button_port);
-    let outcome = Session::new(config, started, qemu, console, disks, button)
+    let outcome = Session::new(config, started, qemu, console, (disks, shares), button)
         .and_then(|session| session.run(&control, &signals, &servers))
         .map_err(failed("supervise the machine"))?;
     servers.wait().map_err(failed("serve the devices"))?;
@@ -136,6 +147,11 @@ fn serve(
     config: &VmConfig,
     servers: &mut Servers,
 ) -> Result<UnixStream, Failure> {
+    // The one that makes files for the guest.
+    let on_start = match device.device_type() {
+        DeviceType::Fs => prepare_thread,
+        _ => || Ok(()),
+    };
     // A name for an instant: what connects is this process, and QEMU inherits it.
     let path = config.control_socket.with_file_name("vhost.sock");
     let connect = || -> io::Result<_> {
@@ -149,7 +165,12 @@ fn serve(
         let config_change = ConfigChange::default();
         let (qemu, front_end) = UnixStream::pair()?;
         config_change.relay(front_end, back_end)?;
-        servers.add(vhost_user::serve(device, listener, config_change)?)?;
+        servers.add(vhost_user::serve(
+            device,
+            listener,
+            config_change,
+            on_start,
+        )?)?;
         Ok(qemu)
     };
     connect().map_err(failed("serve a device"))

@@ -18,6 +18,7 @@ use dctl_vmm::{
         control_server::{Connection, ControlSocket, MAX_CLIENTS},
         disks::Disks,
         power_button::PowerButton,
+        shares::SharesHandle,
         signals::TerminationSignals,
     },
 };
@@ -57,6 +58,7 @@ pub(super) struct Session<'a> {
     console: ConsoleLog,
     messages: Messages,
     disks: Disks,
+    shares: SharesHandle,
     button: PowerButton,
     run_state: RunState,
     /// QEMU's CPUs have begun to run.
@@ -96,7 +98,7 @@ impl<'a> Session<'a> {
         started: Instant,
         qemu: Qemu,
         console: ConsoleLog,
-        disks: Disks,
+        (disks, shares): (Disks, SharesHandle),
         button: PowerButton,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -107,6 +109,7 @@ impl<'a> Session<'a> {
             console,
             messages: Messages::default(),
             disks,
+            shares,
             button,
             run_state: RunState::Running,
             began: false,
@@ -331,6 +334,9 @@ impl<'a> Session<'a> {
             Request::Resume => self.resume(),
             Request::Balloon => self.balloon().map(Answer::Balloon),
             Request::ResizeDisk { index } => Ok(self.disks.resize(index)),
+            Request::AddExport(export) => Ok(self.shares.add(export)),
+            Request::RemoveExport { name } => Ok(self.shares.remove(name)),
+            Request::Exports => Ok(self.shares.names()),
             Request::PowerOff { timeout_ms } => {
                 self.power_off(Duration::from_millis(timeout_ms));
                 Ok(Answer::Done)

@@ -1,0 +1,162 @@
+//! Files of this host that containers mount: which paths the machine may see, and for
+//! how long.
+//!
+//! A path is shared because the API's user asked for a container that mounts it
+//! ([`Shares::share`]), and for as long as such a container exists
+//! ([`Shares::reconcile`], called when one has gone). The guest is never believed in
+//! what to add: it only says what is not needed any more. The list itself is the
+//! machine's, see [`dctl_machine::Export`], and survives the engine.
+
+mod keeper;
+mod source;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dctl_machine::Export;
+use guest_protocol::{
+    docker::{HostConfig, MountPointTypeEnum},
+    methods::ContainerList,
+    share::export_name,
+};
+
+pub(crate) use keeper::keep;
+pub(crate) use source::SourceError;
+
+use crate::{
+    agent::{Agent, CallError},
+    guest::Guest,
+};
+
+/// Why a container's files of the host cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShareError {
+    /// What is named cannot be mounted.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The machine does not run or share.
+    #[error(transparent)]
+    Machine(#[from] dctl_machine::Error),
+}
+
+/// What is shared on behalf of containers.
+pub(crate) struct Shares {
+    guest: Arc<dyn Guest>,
+    /// One at a time changes what is shared.
+    changing: tokio::sync::Mutex<()>,
+    /// Names of exports of containers that are being made, each as often as it is
+    /// wanted: no container has them yet.
+    wanted: Mutex<Vec<String>>,
+}
+
+impl Shares {
+    /// Of the machine `guest`.
+    pub(crate) fn new(guest: Arc<dyn Guest>) -> Self {
+        Self {
+            guest,
+            changing: tokio::sync::Mutex::default(),
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// Shares what a new container mounts. It stays shared for as long as the result
+    /// is kept, and as a container has it.
+    ///
+    /// # Errors
+    /// In Docker's words when a source does not exist or cannot be shared.
+    pub(crate) async fn share(&self, host: &HostConfig) -> Result<Shared<'_>, ShareError> {
+        let sources = source::of(host);
+        let mut shared = Shared {
+            shares: self,
+            names: Vec::new(),
+        };
+        if sources.is_empty() {
+            return Ok(shared);
+        }
+        let sources = tokio::task::spawn_blocking(move || {
+            sources.iter().try_for_each(source::Source::prepare)?;
+            Ok::<_, SourceError>(sources)
+        })
+        .await
+        .unwrap_or_else(|error| Err(SourceError::Broken(error.to_string())))?;
+        // A monitor that starts meanwhile would read the list too early.
+        self.guest.ensure_running().await?;
+        for source in sources {
+            let name = export_name(&source.path, source.read_only);
+            self.wanted().push(name.clone());
+            shared.names.push(name.clone());
+            let export = Export {
+                name,
+                path: source.path.into(),
+                read_only: source.read_only,
+            };
+            let _changing = self.changing.lock().await;
+            self.guest.add_export(export).await?;
+        }
+        Ok(shared)
+    }
+
+    /// Before a container starts: what could not be opened is tried again, and what is
+    /// at a path now takes the place of what was.
+    pub(crate) async fn retry(&self) {
+        let _changing = self.changing.lock().await;
+        if let Err(error) = self.guest.retry_exports().await {
+            tracing::warn!(%error, "what is shared could not be looked at");
+        }
+    }
+
+    /// Takes from the machine's sight what no container has.
+    ///
+    /// # Errors
+    /// When the machine cannot be asked.
+    pub(crate) async fn reconcile(&self, agent: &Agent) -> Result<(), CallError> {
+        let _changing = self.changing.lock().await;
+        if self.guest.exports().await?.is_empty() {
+            return Ok(());
+        }
+        // In this order: a container that is made meanwhile is seen here or there.
+        let mut kept: BTreeSet<String> = self.wanted().iter().cloned().collect();
+        for container in agent.call_running(ContainerList {}).await? {
+            let binds = container
+                .mounts
+                .iter()
+                .filter(|point| point.typ == Some(MountPointTypeEnum::BIND));
+            kept.extend(binds.map(|point| {
+                let source = point.source.as_deref().unwrap_or_default();
+                export_name(source, point.rw == Some(false))
+            }));
+        }
+        Ok(self.guest.keep_exports(kept).await?)
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Vec<String>> {
+        // Every change is one call.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is shared for a container that is being made.
+pub(crate) struct Shared<'a> {
+    shares: &'a Shares,
+    names: Vec<String>,
+}
+
+impl Shared<'_> {
+    /// Whether the container mounts nothing of the host.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        let mut wanted = self.shares.wanted();
+        for name in &self.names {
+            if let Some(at) = wanted.iter().position(|other| other == name) {
+                wanted.swap_remove(at);
+            }
+        }
+    }
+}
