@@ -132,15 +132,16 @@ mod tests {
     #[test]
     fn the_last_events_are_remembered_and_told_once() {
         let events = Events::new();
-        for number in 0..300 {
+        let count = REMEMBERED + 44;
+        for number in 0..count {
             events.image(&number.to_string(), "pull", "busybox");
         }
         let (past, mut coming) = events.subscribe(Some(0));
         assert_eq!(past.len(), REMEMBERED);
         assert_eq!(past[0].id, "44");
         assert!(coming.try_recv().is_err());
-        events.image("300", "pull", "busybox");
-        assert_eq!(coming.try_recv().unwrap().id, "300");
+        events.image("next", "pull", "busybox");
+        assert_eq!(coming.try_recv().unwrap().id, "next");
         let last = past.last().unwrap().time + 1;
         assert_eq!(events.subscribe(Some(last)).0.len(), 1);
         assert!(events.subscribe(None).0.is_empty());
