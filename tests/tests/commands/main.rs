@@ -18,6 +18,7 @@ mod lives;
 mod machine;
 mod machines;
 mod networks;
+mod ports;
 mod registries;
 mod run;
 mod shared;

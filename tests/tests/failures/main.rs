@@ -8,6 +8,7 @@
 
 mod engine;
 mod machine;
+mod ports;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

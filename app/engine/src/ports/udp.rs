@@ -137,3 +137,98 @@ async fn flow(
         () = quiet => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::{
+        frame::{self, Reply},
+        methods::Request,
+        port::Forwarding,
+    };
+    use tokio::{net::UnixListener, sync::Semaphore, time::timeout};
+
+    use super::*;
+    use crate::tests::engine::agent_at;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An agent whose containers say twice what they hear; it tells how many flows it
+    /// has.
+    fn agent(listener: UnixListener, flows: Arc<AtomicU64>) {
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let flows = Arc::clone(&flows);
+                tokio::spawn(async move {
+                    let request: Request = frame::read(&mut stream).await.unwrap();
+                    assert_eq!(request.name(), "Forward");
+                    let reply = Reply::Ok(Forwarding::Connected);
+                    frame::write(&mut stream, &reply).await.unwrap();
+                    flows.fetch_add(1, Ordering::Relaxed);
+                    let (from, to) = stream.into_split();
+                    let mut from = DatagramReader::new(from);
+                    let mut to = DatagramWriter::new(to);
+                    while let Some(payload) = from.next().await.unwrap() {
+                        to.write(payload).await.unwrap();
+                        to.write(payload).await.unwrap();
+                    }
+                    flows.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn each_client_has_a_flow_that_ends_when_it_is_silent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent");
+        let flows = Arc::new(AtomicU64::new(0));
+        agent(UnixListener::bind(&path).unwrap(), Arc::clone(&flows));
+        let slots = Arc::new(Semaphore::new(3));
+        let target = Target {
+            agent: agent_at(&path),
+            container: "web".into(),
+            port: 53,
+            slots: Arc::clone(&slots),
+        };
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = tokio::spawn(serve_with(server, target, Duration::from_millis(400)));
+        let mut clients = Vec::new();
+        for number in 0..4_u8 {
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            client.connect(address).await.unwrap();
+            client.send(&[number; 1000]).await.unwrap();
+            let mut answer = [0; 2000];
+            let received = timeout(Duration::from_millis(200), async {
+                for _ in 0..2 {
+                    let length = client.recv(&mut answer).await.unwrap();
+                    assert_eq!(answer[..length], [number; 1000]);
+                }
+            });
+            // There is room for three.
+            assert_eq!(received.await.is_ok(), number < 3);
+            clients.push(client);
+        }
+        let ended = async {
+            while flows.load(Ordering::Relaxed) > 0 || slots.available_permits() < 3 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, ended).await.unwrap();
+        clients[3].send(b"again").await.unwrap();
+        let mut answer = [0; 16];
+        let length = timeout(PATIENCE, clients[3].recv(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&answer[..length], b"again");
+        // Its flows go with the port.
+        serving.abort();
+        let ended = async {
+            while flows.load(Ordering::Relaxed) > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, ended).await.unwrap();
+    }
+}

@@ -128,6 +128,14 @@ impl Guest for SocketGuest {
     }
 }
 
+/// The agent on a socket of the caller's.
+pub(crate) fn agent_at(socket: &Path) -> Arc<Agent> {
+    Arc::new(Agent::new(Arc::new(SocketGuest {
+        agent: socket.to_owned(),
+        wanted: Arc::default(),
+    })))
+}
+
 /// An engine at work; it ends with the test's runtime.
 pub(super) struct Engine {
     pub(super) directory: tempfile::TempDir,

@@ -5,7 +5,7 @@ mod api;
 mod client;
 mod docker;
 mod docker_life;
-mod engine;
+pub(crate) mod engine;
 mod image;
 mod local_registry;
 mod ports;
