@@ -1,11 +1,12 @@
 //! The host's end of a machine's vsock: unix sockets that the monitor's vsock
 //! device serves.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
+    time::Instant,
 };
 
 use crate::{Error, Result};
@@ -13,12 +14,16 @@ use crate::{Error, Result};
 /// `OK 4294967295\n` and room to spare.
 const MAX_ANSWER: usize = 32;
 
+/// How long the device's queue of connections may be full, and how often it is tried.
+const QUEUE_WITHIN: Duration = Duration::from_secs(10);
+const QUEUE_LOOK: Duration = Duration::from_millis(5);
+
 /// Connects to `port` in the guest behind the device at `socket`.
 ///
 /// `Ok(None)` when nobody serves the socket: the machine does not run.
 pub(crate) async fn connect(socket: &Path, port: u32) -> Result<Option<UnixStream>> {
     let failed = |error| Error::io("reach the guest through", socket, error);
-    let mut stream = match UnixStream::connect(socket).await {
+    let mut stream = match connect_in_turn(socket).await {
         Ok(stream) => stream,
         Err(error) if nobody_listens(&error) => return Ok(None),
         Err(error) => return Err(failed(error)),
@@ -49,6 +54,23 @@ pub(crate) async fn connect(socket: &Path, port: u32) -> Result<Option<UnixStrea
         Ok(Some(stream))
     } else {
         Err(not_agreed())
+    }
+}
+
+/// Connects; when many do so at once, as soon as the queue has room.
+async fn connect_in_turn(socket: &Path) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + QUEUE_WITHIN;
+    loop {
+        match UnixStream::connect(socket).await {
+            // A unix socket tells nobody when its queue has room.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() > deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(QUEUE_LOOK).await;
+            }
+            result => return result,
+        }
     }
 }
 
@@ -107,6 +129,27 @@ mod tests {
         ));
         assert!(matches!(device(b"NO\n").await, Err(Error::Monitor(_))));
         assert!(matches!(device(&[b'x'; 100]).await, Err(Error::Monitor(_))));
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_full_is_waited_for() {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vsock.sock");
+        let device = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&device, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&device, 0).unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            queued.push(stream);
+            assert!(queued.len() < 10, "there is no end to the queue");
+        }
+        let take = async {
+            tokio::time::sleep(QUEUE_LOOK * 3).await;
+            rustix::net::accept(&device).unwrap()
+        };
+        let (connected, _) = tokio::join!(connect_in_turn(&path), take);
+        connected.unwrap();
     }
 
     #[tokio::test]

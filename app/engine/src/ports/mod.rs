@@ -39,6 +39,10 @@ use crate::agent::{Agent, CallError};
 /// Connections and flows of datagrams at once. What comes beyond them is dropped.
 const MOST_CONNECTIONS: usize = 2048;
 
+/// Calls for new connections that are on their way to the agent at once. The monitor's
+/// queue has room for more: however many clients come, other calls get through.
+const MOST_OPENING: usize = 64;
+
 /// The listeners of all containers. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Ports {
@@ -52,6 +56,7 @@ struct Shared {
     /// Held from a look at a container to what follows from it.
     reconciling: tokio::sync::Mutex<()>,
     slots: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
     /// A container runs whose ports could not be bound.
     missing: AtomicBool,
 }
@@ -94,6 +99,7 @@ struct Target {
     container: String,
     port: u16,
     slots: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
 }
 
 /// A container whose ports are bound, about to be started.
@@ -131,6 +137,7 @@ impl Ports {
                 table: Mutex::default(),
                 reconciling: tokio::sync::Mutex::default(),
                 slots: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+                opening: Arc::new(Semaphore::new(MOST_OPENING)),
                 missing: AtomicBool::new(false),
             }),
         }
@@ -289,15 +296,20 @@ impl Ports {
     }
 
     fn serve(&self, container: &str, bound: Bound) -> Option<JoinHandle<()>> {
-        let target = Target {
-            agent: Arc::clone(&self.shared.agent),
-            container: container.to_owned(),
-            port: bound.port.container_port,
-            slots: Arc::clone(&self.shared.slots),
-        };
+        let target = self.target(container, bound.port.container_port);
         bind::serve(bound.socket, target)
             .inspect_err(|error| tracing::error!(%error, "a bound port cannot be served"))
             .ok()
+    }
+
+    fn target(&self, container: &str, port: u16) -> Target {
+        Target {
+            agent: Arc::clone(&self.shared.agent),
+            container: container.to_owned(),
+            port,
+            slots: Arc::clone(&self.shared.slots),
+            opening: Arc::clone(&self.shared.opening),
+        }
     }
 
     /// Closes what `gone` says, but for containers that are about to start.

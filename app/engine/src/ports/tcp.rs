@@ -82,6 +82,8 @@ impl Target {
             transport,
             port: self.port,
         };
+        // Never closed, so this cannot fail.
+        let _opening = self.opening.acquire().await.map_err(io::Error::other)?;
         match self.agent.open_running(call).await {
             Ok((Forwarding::Connected, stream)) => Ok(stream),
             Ok((Forwarding::Refused { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),

@@ -189,6 +189,7 @@ mod tests {
             container: "web".into(),
             port: 53,
             slots: Arc::clone(&slots),
+            opening: Arc::new(Semaphore::new(2)),
         };
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();

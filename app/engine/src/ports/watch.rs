@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry as MapEntry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +16,7 @@ use guest_protocol::{
 };
 use tokio::task::JoinHandle;
 
-use super::{Listeners, Ports, Target, bind};
+use super::{Listeners, Ports, bind};
 use crate::agent::CallError;
 
 /// How long to wait before a machine that does not answer is asked again.
@@ -124,12 +123,7 @@ impl Drop for Open {
 /// Opens the port on both loopback addresses, as far as it is free.
 fn open(ports: &Ports, socket: &ListeningSocket) -> Vec<JoinHandle<()>> {
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let target = Target {
-        agent: Arc::clone(&ports.shared.agent),
-        container: socket.container.clone(),
-        port: socket.port,
-        slots: Arc::clone(&ports.shared.slots),
-    };
+    let target = ports.target(&socket.container, socket.port);
     let mut tasks = Vec::new();
     for address in loopback {
         let address = SocketAddr::new(address, socket.port);

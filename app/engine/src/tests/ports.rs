@@ -154,19 +154,13 @@ async fn refused(docker: &Docker<'_>) {
 }
 
 async fn restarted(docker: &Docker<'_>) {
-    echo(
-        docker,
-        "again",
-        &["--restart", "always", "-p", "127.0.0.1::80"],
-    )
-    .await;
+    // Ends with its connection; the policy starts it again.
+    let run = ["run", "-d", "--name", "again", "--restart", "always"];
+    let options = ["-p", "127.0.0.1::80", "bb"];
+    let command = ["busybox", "nc", "-l", "-p", "80", "-e", "cat"];
+    docker.ok(&[&run[..], &options, &command].concat()).await;
     let address = docker.ok(&["port", "again", "80"]).await;
     says(address.trim()).await;
-    // By its restart policy, and by request.
-    docker.ok(&["exec", "again", "kill", "-9", "1"]).await;
-    docker
-        .ok(&["exec", "again", "busybox", "killall", "nc"])
-        .await;
     says(address.trim()).await;
     docker.ok(&["restart", "-t", "0", "again"]).await;
     assert_eq!(docker.ok(&["port", "again", "80"]).await, address);
