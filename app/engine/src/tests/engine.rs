@@ -133,6 +133,7 @@ pub(crate) fn agent_at(socket: &Path) -> Arc<Agent> {
     Arc::new(Agent::new(Arc::new(SocketGuest {
         agent: socket.to_owned(),
         wanted: Arc::default(),
+        exports: Mutex::default(),
     })))
 }
 
