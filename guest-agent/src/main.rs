@@ -18,7 +18,6 @@ mod boot;
 mod clock;
 mod container_init;
 mod containers;
-#[allow(dead_code, reason = "`resolve` is for the name servers of containers")]
 mod egress;
 mod emulation;
 mod error;
@@ -28,10 +27,8 @@ mod identity;
 mod images;
 mod log;
 mod machine;
-#[allow(dead_code, unused_imports, reason = "for networks and the way out")]
 mod netlink;
 mod networks;
-#[allow(dead_code, unused_imports, reason = "for networks and the way out")]
 mod nftables;
 mod reaper;
 mod runtime;

@@ -8,7 +8,7 @@ use super::{link, queue};
 use crate::{
     error::Result,
     nftables::{
-        BaseChain, Chain, ChainType, Hook, Reject, Rule, Table,
+        BaseChain, Chain, ChainType, Hook, Rule, Table,
         TransportProtocol::{Icmp, Icmpv6, Tcp, Udp},
     },
 };
@@ -26,22 +26,21 @@ pub(super) fn replace(port: u16) -> Result<()> {
         kind,
         hook,
         priority,
-        accept: true,
     };
     let take = |rule: Rule| rule.set_mark(link::MARK);
     let filter = |priority| base(ChainType::Filter, Hook::Prerouting, priority);
 
     // What is held goes on to the next chain of the hook when it is let go.
     let leaving = Chain::regular("leaving")
-        .rule(take(Rule::new().tcp_syn()).queue(queue::NUMBER, false))
+        .rule(take(Rule::new().tcp_syn()).queue(queue::NUMBER))
         .rule(take(Rule::new().protocol(Tcp)).accept())
         .rule(take(Rule::new().protocol(Udp).transparent_socket()).accept())
-        .rule(take(Rule::new().protocol(Udp)).queue(queue::NUMBER, false))
-        .rule(Rule::new().echo_request(false).queue(queue::NUMBER, false))
-        .rule(Rule::new().echo_request(true).queue(queue::NUMBER, false))
+        .rule(take(Rule::new().protocol(Udp)).queue(queue::NUMBER))
+        .rule(Rule::new().echo_request(false).queue(queue::NUMBER))
+        .rule(Rule::new().echo_request(true).queue(queue::NUMBER))
         .rule(Rule::new().protocol(Icmp).drop())
         .rule(Rule::new().protocol(Icmpv6).drop())
-        .rule(Rule::new().reject(Reject::Prohibited));
+        .rule(Rule::new().prohibit());
     let take_chain = Chain::base("take", filter(PRIORITY))
         // The machine's own, on their detour; then those of containers.
         .rule(Rule::new().input("lo").mark(link::MARK).jump("leaving"))

@@ -27,11 +27,6 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// A value that is a 32-bit integer in network byte order.
-pub(crate) fn integer(value: &[u8]) -> Option<u32> {
-    value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -49,10 +44,7 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let mut attributes = Attributes(&bytes[20..]);
         assert_eq!(attributes.next(), Some((1, &b"lo\0"[..])));
-        assert_eq!(
-            attributes.next().and_then(|(_, value)| integer(value)),
-            Some(5)
-        );
+        assert_eq!(attributes.next(), Some((2, &[0, 0, 0, 5][..])));
         let (kind, nested) = attributes.next().unwrap();
         assert_eq!(kind, 3);
         assert_eq!(Attributes(nested).find(4), Some(&b"abcde"[..]));

@@ -8,8 +8,6 @@ pub(crate) mod flags {
     pub(crate) const REQUEST: u16 = 0x1;
     /// The kernel shall say how it went.
     pub(crate) const ACKNOWLEDGE: u16 = 0x4;
-    /// All objects rather than one.
-    pub(crate) const DUMP: u16 = 0x300;
     /// Replace what exists.
     pub(crate) const REPLACE: u16 = 0x100;
     /// Fail when it exists.
@@ -39,11 +37,6 @@ impl Message {
         bytes.extend_from_slice(header);
         bytes.resize(aligned(bytes.len()), 0);
         Self { bytes }
-    }
-
-    /// A request for all objects of a kind.
-    pub(crate) fn dump(kind: u16, header: &[u8]) -> Self {
-        Self::new(kind, flags::DUMP, header)
     }
 
     /// Adds an attribute.

@@ -1,9 +1,9 @@
 //! Netlink: messages with attributes, and sockets that carry them to the kernel.
 //!
 //! Lives here: [`Message`] (building one), [`Attributes`] (reading one) and
-//! [`Socket`] (requests with their acknowledgement, dumps, batches). It knows no
-//! subsystem: routes are spoken by who needs them, packet filters by
-//! [`nftables`](crate::nftables).
+//! [`Socket`] (requests with their acknowledgement, batches, what the kernel sends of
+//! itself). It knows no subsystem: routes are spoken by who needs them, packet filters
+//! by [`nftables`](crate::nftables).
 //!
 //! A socket belongs to the network namespace of the thread that opens it.
 
@@ -11,7 +11,7 @@ mod attributes;
 mod message;
 mod socket;
 
-pub(crate) use attributes::{Attributes, integer};
+pub(crate) use attributes::Attributes;
 pub(crate) use message::{Message, flags};
 pub(crate) use socket::{Protocol, Socket};
 

@@ -18,9 +18,6 @@ use super::{HEADER, aligned, message::Message};
 /// Type of the message that says how a request went.
 const ERROR: u16 = 2;
 
-/// Type of the message that ends a dump.
-const DONE: u16 = 3;
-
 /// Most that a datagram of the kernel holds, in bytes.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -72,21 +69,14 @@ impl Socket {
         message.acknowledged();
         let sequence = self.next();
         self.send(&message.finish(sequence))?;
-        self.answers(sequence, |_, _| ())
-    }
-
-    /// Asks for objects: their type and contents (without the message's header).
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn dump(&mut self, message: Message) -> io::Result<Vec<(u16, Vec<u8>)>> {
-        let sequence = self.next();
-        self.send(&message.finish(sequence))?;
-        let mut objects = Vec::new();
-        self.answers(sequence, |kind, object| {
-            objects.push((kind, object.to_vec()));
-        })?;
-        Ok(objects)
+        let mut buffer = vec![0; DATAGRAM];
+        loop {
+            for answer in Answers(self.receive(&mut buffer)?) {
+                if answer.kind == ERROR && answer.sequence == sequence {
+                    return answer.outcome();
+                }
+            }
+        }
     }
 
     /// Sends messages that are one transaction, `first` and `last` its brackets, and
@@ -181,22 +171,6 @@ impl Socket {
             }
         }
     }
-
-    fn answers(&self, sequence: u32, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        let mut buffer = vec![0; DATAGRAM];
-        loop {
-            let received = self.receive(&mut buffer)?;
-            for answer in Answers(received) {
-                if answer.sequence != sequence {
-                    continue;
-                }
-                match answer.kind {
-                    ERROR | DONE => return answer.outcome(),
-                    kind => each(kind, answer.content),
-                }
-            }
-        }
-    }
 }
 
 impl AsRawFd for Socket {
@@ -216,7 +190,7 @@ pub(crate) struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// What an acknowledgement or the end of a dump says.
+    /// What an acknowledgement says.
     fn outcome(&self) -> io::Result<()> {
         match self
             .content

@@ -77,7 +77,6 @@ fn table<'a>(records: impl Iterator<Item = &'a Record>) -> Table {
         kind: ChainType::Filter,
         hook: Hook::Prerouting,
         priority: PRIORITY,
-        accept: true,
     };
     table
         .set(Set::interface_verdicts(BRIDGES, verdicts))
@@ -99,7 +98,7 @@ fn from_bridge(bridge: &str, record: &Record) -> Chain {
     }
     chain.rules(SUBNETS.map(|(name, ipv6)| {
         Rule::new()
-            .destination_in(name, ipv6, true)
+            .destination_in(name, ipv6)
             .verdict(Verdict::Drop)
     }))
 }

@@ -35,7 +35,6 @@ pub(super) mod chain {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const NAME: u16 = 3;
     pub(in super::super) const HOOK: u16 = 4;
-    pub(in super::super) const POLICY: u16 = 5;
     pub(in super::super) const TYPE: u16 = 7;
     pub(in super::super) const HOOK_NUMBER: u16 = 1;
     pub(in super::super) const HOOK_PRIORITY: u16 = 2;
@@ -86,13 +85,6 @@ pub(super) mod meta {
     pub(in super::super) const OUTPUT_NAME: u32 = 7;
     pub(in super::super) const FAMILY: u32 = 15;
     pub(in super::super) const PROTOCOL: u32 = 16;
-}
-
-/// Keys of the expression `ct`.
-pub(super) mod connection {
-    pub(in super::super) const STATE: u32 = 0;
-    pub(in super::super) const STATUS: u32 = 2;
-    pub(in super::super) const MARK: u32 = 3;
 }
 
 /// Registers. The first takes the verdict, the others 16 bytes each.

@@ -17,8 +17,6 @@ pub(crate) enum Verdict {
     Return,
     /// The rules of this chain, then the next rule.
     Jump(String),
-    /// The rules of this chain and no more of this one.
-    Goto(String),
 }
 
 impl Verdict {
@@ -27,7 +25,6 @@ impl Verdict {
             Self::Drop => 0,
             Self::Accept => 1,
             Self::Jump(_) => -3,
-            Self::Goto(_) => -4,
             Self::Return => -5,
         }
     }
@@ -36,7 +33,7 @@ impl Verdict {
     pub(super) fn encode(&self, message: &mut Message) {
         message.nest(data::VERDICT, |message| {
             message.big(data::VERDICT_CODE, self.code() as u32);
-            if let Self::Jump(chain) | Self::Goto(chain) = self {
+            if let Self::Jump(chain) = self {
                 message.text(data::VERDICT_CHAIN, chain);
             }
         });
@@ -45,30 +42,11 @@ impl Verdict {
 
 /// How two values are compared. Values are in network byte order, but for marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Comparison {
+pub(super) enum Comparison {
     /// The same.
     Equal = 0,
     /// Not the same.
     NotEqual = 1,
-    /// At most.
-    AtMost = 3,
-    /// At least.
-    AtLeast = 5,
-}
-
-/// How a packet is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reject {
-    /// ICMP of the packet's family: no route.
-    NoRoute,
-    /// ICMP of the packet's family: port unreachable.
-    PortUnreachable,
-    /// ICMP of the packet's family: host unreachable.
-    HostUnreachable,
-    /// ICMP of the packet's family: administratively prohibited.
-    Prohibited,
-    /// A TCP reset.
-    TcpReset,
 }
 
 /// One instruction.
@@ -78,12 +56,6 @@ pub(super) enum Expression {
         key: u32,
     },
     MetaSet {
-        key: u32,
-    },
-    Connection {
-        key: u32,
-    },
-    ConnectionSet {
         key: u32,
     },
     Payload {
@@ -100,7 +72,6 @@ pub(super) enum Expression {
     },
     Lookup {
         set: String,
-        inverted: bool,
     },
     VerdictMap {
         set: String,
@@ -111,47 +82,34 @@ pub(super) enum Expression {
     },
     Verdict(Verdict),
     RouteInterface,
-    AddressType,
     Socket,
     TransparentProxy {
         family: u8,
     },
     Queue {
         number: u16,
-        bypass: bool,
     },
     DestinationNat {
         family: u8,
-        port: bool,
     },
-    SourceNat {
-        family: u8,
-    },
-    Redirect,
-    Masquerade,
-    Reject(Reject),
-    Counter,
+    Prohibit,
 }
 
 impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta { .. } | Self::MetaSet { .. } => "meta",
-            Self::Connection { .. } | Self::ConnectionSet { .. } => "ct",
             Self::Payload { .. } => "payload",
             Self::Compare { .. } => "cmp",
             Self::Mask { .. } => "bitwise",
             Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Value { .. } | Self::Verdict(_) => "immediate",
-            Self::RouteInterface | Self::AddressType => "fib",
+            Self::RouteInterface => "fib",
             Self::Socket => "socket",
             Self::TransparentProxy { .. } => "tproxy",
             Self::Queue { .. } => "target",
-            Self::DestinationNat { .. } | Self::SourceNat { .. } => "nat",
-            Self::Redirect => "redir",
-            Self::Masquerade => "masq",
-            Self::Reject(_) => "reject",
-            Self::Counter => "counter",
+            Self::DestinationNat { .. } => "nat",
+            Self::Prohibit => "reject",
         }
     }
 
@@ -167,14 +125,11 @@ impl Expression {
     fn attributes(&self, message: &mut Message) {
         const FIRST: u32 = register::FIRST;
         match self {
-            Self::Meta { key } | Self::Connection { key } => {
+            Self::Meta { key } => {
                 message.big(1, FIRST).big(2, *key);
             }
             Self::MetaSet { key } => {
                 message.big(2, *key).big(3, FIRST);
-            }
-            Self::ConnectionSet { key } => {
-                message.big(2, *key).big(4, FIRST);
             }
             Self::Payload {
                 base,
@@ -200,9 +155,8 @@ impl Expression {
                     message.bytes(data::VALUE, &vec![0; mask.len()]);
                 });
             }
-            Self::Lookup { set, inverted } => {
+            Self::Lookup { set } => {
                 message.text(1, set).big(2, FIRST);
-                message.big(5, u32::from(*inverted));
             }
             Self::VerdictMap { set } => {
                 message.text(1, set).big(2, FIRST).big(3, register::VERDICT);
@@ -217,12 +171,9 @@ impl Expression {
                 message.big(1, register::VERDICT);
                 message.nest(2, |message| verdict.encode(message));
             }
-            // Of the destination: name of the output interface, or type of address.
+            // Of the destination: the name of the output interface.
             Self::RouteInterface => {
                 message.big(1, FIRST).big(2, 2).big(3, 2);
-            }
-            Self::AddressType => {
-                message.big(1, FIRST).big(2, 3).big(3, 2);
             }
             // Whether the packet's socket is transparent.
             Self::Socket => {
@@ -234,39 +185,19 @@ impl Expression {
             }
             // The target of xtables rather than the expression `queue`: it does the
             // same, and kernels have it that do not have the other.
-            Self::Queue { number, bypass } => {
+            Self::Queue { number } => {
                 let mut information = [0; 8];
                 information[..2].copy_from_slice(&number.to_ne_bytes());
                 information[2..4].copy_from_slice(&1_u16.to_ne_bytes());
-                information[4..6].copy_from_slice(&u16::from(*bypass).to_ne_bytes());
                 message.text(1, "NFQUEUE").big(2, 3).bytes(3, &information);
             }
-            Self::DestinationNat { family, port } => {
+            Self::DestinationNat { family } => {
                 message.big(1, 1).big(2, u32::from(*family)).big(3, FIRST);
-                if *port {
-                    message.big(5, register::SECOND);
-                }
+                message.big(5, register::SECOND);
             }
-            Self::SourceNat { family } => {
-                message.big(1, 0).big(2, u32::from(*family)).big(3, FIRST);
-            }
-            Self::Redirect => {
-                message.big(1, FIRST);
-            }
-            Self::Masquerade => {}
-            Self::Reject(reject) => {
-                // Types: 1 reset, 2 ICMP of either family.
-                let (kind, code) = match reject {
-                    Reject::TcpReset => (1, 0),
-                    Reject::NoRoute => (2, 0),
-                    Reject::PortUnreachable => (2, 1),
-                    Reject::HostUnreachable => (2, 2),
-                    Reject::Prohibited => (2, 3),
-                };
-                message.big(1, kind).bytes(2, &[code]);
-            }
-            Self::Counter => {
-                message.bytes(1, &[0; 8]).bytes(2, &[0; 8]);
+            // By ICMP of the packet's family: administratively prohibited.
+            Self::Prohibit => {
+                message.big(1, 2).bytes(2, &[3]);
             }
         }
     }

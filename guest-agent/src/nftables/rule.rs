@@ -3,23 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    constants::{connection as connection_key, family, header, meta, register},
-    expression::{Comparison, Expression, INTERFACE_NAME, Reject, Verdict},
+    constants::{family, header, meta, register},
+    expression::{Comparison, Expression, INTERFACE_NAME, Verdict},
 };
-
-/// Bits of a connection's state and status.
-pub(crate) mod connection {
-    /// State: no connection and no part of one.
-    pub(crate) const INVALID: u32 = 1;
-    /// State: packets were seen both ways.
-    pub(crate) const ESTABLISHED: u32 = 2;
-    /// State: belongs to another connection.
-    pub(crate) const RELATED: u32 = 4;
-    /// State: the first packet.
-    pub(crate) const NEW: u32 = 8;
-    /// Status: its destination was changed.
-    pub(crate) const DESTINATION_CHANGED: u32 = 1 << 5;
-}
 
 /// A protocol above IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,30 +76,9 @@ impl Rule {
         self.meta_is(meta::INPUT_NAME, Comparison::NotEqual, &padded(interface))
     }
 
-    /// It came in through an interface in this set.
-    pub(crate) fn input_in(self, set: &str) -> Self {
-        self.with(Expression::Meta {
-            key: meta::INPUT_NAME,
-        })
-        .lookup(set, false)
-    }
-
     /// It goes out through this interface.
     pub(crate) fn output(self, interface: &str) -> Self {
         self.meta_is(meta::OUTPUT_NAME, Comparison::Equal, &padded(interface))
-    }
-
-    /// It does not go out through this interface.
-    pub(crate) fn output_other_than(self, interface: &str) -> Self {
-        self.meta_is(meta::OUTPUT_NAME, Comparison::NotEqual, &padded(interface))
-    }
-
-    /// It goes out through an interface in this set.
-    pub(crate) fn output_in(self, set: &str) -> Self {
-        self.with(Expression::Meta {
-            key: meta::OUTPUT_NAME,
-        })
-        .lookup(set, false)
     }
 
     /// The chain that this map has for the interface that it came in through. A
@@ -125,30 +90,10 @@ impl Rule {
         .with(Expression::VerdictMap { set: map.into() })
     }
 
-    /// The chain that this map has for the interface that it goes out through.
-    pub(crate) fn verdict_by_output(self, map: &str) -> Self {
-        self.with(Expression::Meta {
-            key: meta::OUTPUT_NAME,
-        })
-        .with(Expression::VerdictMap { set: map.into() })
-    }
-
     /// The route of its destination goes through this interface. Before routing.
     pub(crate) fn route(self, interface: &str) -> Self {
         self.with(Expression::RouteInterface)
             .compare(Comparison::Equal, &padded(interface))
-    }
-
-    /// Its destination is an address of this machine, or is not.
-    pub(crate) fn destination_local(self, local: bool) -> Self {
-        const LOCAL: u32 = 2;
-        let comparison = if local {
-            Comparison::Equal
-        } else {
-            Comparison::NotEqual
-        };
-        self.with(Expression::AddressType)
-            .compare(comparison, &LOCAL.to_ne_bytes())
     }
 
     /// It is of IPv4 or of IPv6.
@@ -162,56 +107,35 @@ impl Rule {
         self.meta_is(meta::PROTOCOL, Comparison::Equal, &[protocol as u8])
     }
 
-    fn address(self, network: Network, source: bool, comparison: Comparison) -> Self {
-        // Where the addresses are in the headers of IPv4 and IPv6.
-        let (bytes, offset) = match (network.address, source) {
-            (IpAddr::V4(address), true) => (address.octets().to_vec(), 12),
-            (IpAddr::V4(address), false) => (address.octets().to_vec(), 16),
-            (IpAddr::V6(address), true) => (address.octets().to_vec(), 8),
-            (IpAddr::V6(address), false) => (address.octets().to_vec(), 24),
-        };
+    fn destination_address(self, ipv6: bool) -> Self {
+        // Where it is in the headers of IPv6 and IPv4.
+        let (offset, length) = if ipv6 { (24, 16) } else { (16, 4) };
+        self.family(ipv6).with(Expression::Payload {
+            base: header::NETWORK,
+            offset,
+            length,
+        })
+    }
+
+    /// Its destination is in this network.
+    pub(crate) fn destination(self, network: impl Into<Network>) -> Self {
+        let network = network.into();
+        let (_, bytes) = address_bytes(network.address);
         let mask = mask(bytes.len(), network.prefix);
         let value: Vec<u8> = bytes.iter().zip(&mask).map(|(a, b)| a & b).collect();
-        let rule = self
-            .family(network.address.is_ipv6())
-            .with(Expression::Payload {
-                base: header::NETWORK,
-                offset,
-                length: bytes.len() as u32,
-            });
+        let rule = self.destination_address(network.address.is_ipv6());
         let rule = if mask.iter().all(|byte| *byte == 0xff) {
             rule
         } else {
             rule.with(Expression::Mask { mask })
         };
-        rule.compare(comparison, &value)
+        rule.compare(Comparison::Equal, &value)
     }
 
-    /// Its source is in this network.
-    pub(crate) fn source(self, network: impl Into<Network>) -> Self {
-        self.address(network.into(), true, Comparison::Equal)
-    }
-
-    /// Its destination is in this network.
-    pub(crate) fn destination(self, network: impl Into<Network>) -> Self {
-        self.address(network.into(), false, Comparison::Equal)
-    }
-
-    /// It is of the network's family and its destination is not in this network.
-    pub(crate) fn destination_outside(self, network: impl Into<Network>) -> Self {
-        self.address(network.into(), false, Comparison::NotEqual)
-    }
-
-    /// It is of IPv4 or IPv6, and its destination is, or is not, in this set.
-    pub(crate) fn destination_in(self, set: &str, ipv6: bool, inside: bool) -> Self {
-        let (offset, length) = if ipv6 { (24, 16) } else { (16, 4) };
-        self.family(ipv6)
-            .with(Expression::Payload {
-                base: header::NETWORK,
-                offset,
-                length,
-            })
-            .lookup(set, !inside)
+    /// It is of IPv4 or IPv6, and its destination is in this set.
+    pub(crate) fn destination_in(self, set: &str, ipv6: bool) -> Self {
+        self.destination_address(ipv6)
+            .with(Expression::Lookup { set: set.into() })
     }
 
     /// It is of this protocol, TCP or UDP, and goes to this port.
@@ -220,17 +144,6 @@ impl Rule {
             .with(Expression::Payload {
                 base: header::TRANSPORT,
                 offset: 2,
-                length: 2,
-            })
-            .compare(Comparison::Equal, &port.to_be_bytes())
-    }
-
-    /// It is of this protocol, TCP or UDP, and comes from this port.
-    pub(crate) fn source_port(self, protocol: TransportProtocol, port: u16) -> Self {
-        self.protocol(protocol)
-            .with(Expression::Payload {
-                base: header::TRANSPORT,
-                offset: 0,
                 length: 2,
             })
             .compare(Comparison::Equal, &port.to_be_bytes())
@@ -264,48 +177,15 @@ impl Rule {
             .compare(Comparison::Equal, &[kind])
     }
 
-    /// One of these bits of [`connection`] is in its connection's state.
-    pub(crate) fn state(self, bits: u32) -> Self {
-        self.connection(connection_key::STATE, bits)
-    }
-
-    /// One of these bits of [`connection`] is in its connection's status.
-    pub(crate) fn status(self, bits: u32) -> Self {
-        self.connection(connection_key::STATUS, bits)
-    }
-
-    fn connection(self, key: u32, bits: u32) -> Self {
-        self.with(Expression::Connection { key })
-            .with(Expression::Mask {
-                mask: bits.to_ne_bytes().to_vec(),
-            })
-            .compare(Comparison::NotEqual, &[0; 4])
-    }
-
     /// Its mark is this.
     pub(crate) fn mark(self, mark: u32) -> Self {
         self.meta_is(meta::MARK, Comparison::Equal, &mark.to_ne_bytes())
-    }
-
-    /// The mark of its connection is this.
-    pub(crate) fn connection_mark(self, mark: u32) -> Self {
-        self.with(Expression::Connection {
-            key: connection_key::MARK,
-        })
-        .compare(Comparison::Equal, &mark.to_ne_bytes())
     }
 
     /// A transparent socket has it.
     pub(crate) fn transparent_socket(self) -> Self {
         self.with(Expression::Socket)
             .compare(Comparison::Equal, &[1])
-    }
-
-    fn lookup(self, set: &str, inverted: bool) -> Self {
-        self.with(Expression::Lookup {
-            set: set.into(),
-            inverted,
-        })
     }
 
     fn value(self, register: u32, value: &[u8]) -> Self {
@@ -315,23 +195,10 @@ impl Rule {
         })
     }
 
-    /// Counts it.
-    pub(crate) fn count(self) -> Self {
-        self.with(Expression::Counter)
-    }
-
     /// Gives it this mark.
     pub(crate) fn set_mark(self, mark: u32) -> Self {
         self.value(register::FIRST, &mark.to_ne_bytes())
             .with(Expression::MetaSet { key: meta::MARK })
-    }
-
-    /// Gives its connection this mark.
-    pub(crate) fn set_connection_mark(self, mark: u32) -> Self {
-        self.value(register::FIRST, &mark.to_ne_bytes())
-            .with(Expression::ConnectionSet {
-                key: connection_key::MARK,
-            })
     }
 
     /// Its fate.
@@ -339,15 +206,14 @@ impl Rule {
         self.with(Expression::Verdict(verdict))
     }
 
-    /// Refuses it.
-    pub(crate) fn reject(self, reject: Reject) -> Self {
-        self.with(Expression::Reject(reject))
+    /// Refuses it: who sent it is told by ICMP that it is administratively prohibited.
+    pub(crate) fn prohibit(self) -> Self {
+        self.with(Expression::Prohibit)
     }
 
-    /// A program that listens to this queue decides. When none does it goes on if
-    /// `bypass`, else it is dropped.
-    pub(crate) fn queue(self, number: u16, bypass: bool) -> Self {
-        self.with(Expression::Queue { number, bypass })
+    /// A program that listens to this queue decides. When none does it is dropped.
+    pub(crate) fn queue(self, number: u16) -> Self {
+        self.with(Expression::Queue { number })
     }
 
     /// The socket of its connection has it, or else the transparent one that listens
@@ -359,37 +225,13 @@ impl Rule {
             .with(Expression::TransparentProxy { family })
     }
 
-    /// Changes its destination, and its port if one is given.
-    pub(crate) fn destination_nat(self, address: IpAddr, port: Option<u16>) -> Self {
-        let (family, bytes) = address_bytes(address);
-        let rule = self.value(register::FIRST, &bytes);
-        let rule = match port {
-            Some(port) => rule.value(register::SECOND, &port.to_be_bytes()),
-            None => rule,
-        };
-        rule.with(Expression::DestinationNat {
-            family,
-            port: port.is_some(),
-        })
-    }
-
-    /// Changes its source.
-    pub(crate) fn source_nat(self, address: IpAddr) -> Self {
+    /// Changes its destination. The rule must be one of TCP or UDP and of the
+    /// address's family.
+    pub(crate) fn destination_nat(self, address: IpAddr, port: u16) -> Self {
         let (family, bytes) = address_bytes(address);
         self.value(register::FIRST, &bytes)
-            .with(Expression::SourceNat { family })
-    }
-
-    /// Sends it to this port of the machine itself. The rule must be one of TCP or
-    /// UDP.
-    pub(crate) fn redirect(self, port: u16) -> Self {
-        self.value(register::FIRST, &port.to_be_bytes())
-            .with(Expression::Redirect)
-    }
-
-    /// Changes its source to the address of the interface that it goes out through.
-    pub(crate) fn masquerade(self) -> Self {
-        self.with(Expression::Masquerade)
+            .value(register::SECOND, &port.to_be_bytes())
+            .with(Expression::DestinationNat { family })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::netlink::Message;
 
 /// What a set is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key {
+enum Key {
     /// Names of interfaces.
     Interface,
     /// Networks of IPv4.
@@ -46,12 +46,11 @@ struct Element {
     verdict: Option<Verdict>,
 }
 
-/// A set of interfaces or of networks, or a map from interfaces to verdicts.
+/// A set of networks, or a map from interfaces to verdicts.
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
     name: String,
     key: Key,
-    map: bool,
     elements: Vec<Element>,
 }
 
@@ -63,24 +62,6 @@ const HOST_BYTE_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const ELEMENTS_PER_MESSAGE: usize = 256;
 
 impl Set {
-    /// Interfaces.
-    pub(crate) fn interfaces<'a>(
-        name: &str,
-        interfaces: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        let elements = interfaces.into_iter().map(|interface| Element {
-            key: padded(interface).to_vec(),
-            interval_end: false,
-            verdict: None,
-        });
-        Self {
-            name: name.into(),
-            key: Key::Interface,
-            map: false,
-            elements: elements.collect(),
-        }
-    }
-
     /// Interfaces, and a verdict for each.
     pub(crate) fn interface_verdicts<'a>(
         name: &str,
@@ -94,7 +75,6 @@ impl Set {
         Self {
             name: name.into(),
             key: Key::Interface,
-            map: true,
             elements: elements.collect(),
         }
     }
@@ -134,7 +114,6 @@ impl Set {
         Self {
             name: name.into(),
             key,
-            map: false,
             elements,
         }
     }
@@ -146,21 +125,23 @@ impl Set {
 
     /// Adds what makes it, without its elements.
     pub(super) fn encode(&self, table: &str, id: u32, message: &mut Message) {
-        let interval = self.key != Key::Interface;
-        let mut flags = if interval { set::FLAG_INTERVAL } else { 0 };
-        if self.map {
-            flags |= set::FLAG_MAP;
-        }
+        // Interfaces have verdicts; networks are intervals of addresses.
+        let map = self.key == Key::Interface;
+        let flags = if map {
+            set::FLAG_MAP
+        } else {
+            set::FLAG_INTERVAL
+        };
         message.text(set::TABLE, table).text(set::NAME, &self.name);
         message.big(set::FLAGS, flags);
         message.big(set::KEY_TYPE, self.key.number());
         message.big(set::KEY_LENGTH, self.key.length() as u32);
-        if self.map {
+        if map {
             message.big(set::DATA_TYPE, set::DATA_IS_VERDICT);
             message.big(set::DATA_LENGTH, 0);
         }
         message.big(set::ID, id);
-        if self.key == Key::Interface {
+        if map {
             message.bytes(set::USER_DATA, &HOST_BYTE_ORDER);
         }
     }

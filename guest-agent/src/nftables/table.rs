@@ -20,14 +20,8 @@ use crate::{
 pub(crate) enum Hook {
     /// All that come in, before they are routed.
     Prerouting = 0,
-    /// Those for this machine.
-    Input = 1,
-    /// Those for others.
-    Forward = 2,
     /// Those of this machine's processes.
     Output = 3,
-    /// All that go out.
-    Postrouting = 4,
 }
 
 /// What a chain may do.
@@ -41,7 +35,7 @@ pub(crate) enum ChainType {
     Route,
 }
 
-/// How a chain is bound to the kernel.
+/// How a chain is bound to the kernel. What none of its rules decides is let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BaseChain {
     /// What it may do.
@@ -52,8 +46,6 @@ pub(crate) struct BaseChain {
     /// `mangle` is -150, destinations are changed at -100, `filter` is 0, sources
     /// are changed at 100.
     pub(crate) priority: i32,
-    /// Whether what no rule decides is let through; else it is dropped.
-    pub(crate) accept: bool,
 }
 
 /// Rules in order.
@@ -186,7 +178,6 @@ impl BaseChain {
             message.big(chain::HOOK_NUMBER, self.hook as u32);
             message.big(chain::HOOK_PRIORITY, self.priority as u32);
         });
-        message.big(chain::POLICY, u32::from(self.accept));
         message.text(
             chain::TYPE,
             match self.kind {
@@ -196,16 +187,6 @@ impl BaseChain {
             },
         );
     }
-}
-
-/// Removes a table, if there is one: in the network namespace of the calling thread.
-///
-/// # Errors
-/// When the kernel refuses.
-pub(crate) fn remove(name: &str) -> Result<()> {
-    let mut transaction = Transaction::default();
-    transaction.delete(name);
-    transaction.commit(&format!("cannot remove the packet filter `{name}`"))
 }
 
 /// Changes that happen together or not at all, and what each is about.

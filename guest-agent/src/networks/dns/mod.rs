@@ -141,13 +141,12 @@ fn listen() -> io::Result<(StdUdpSocket, StdTcpListener)> {
         Rule::new()
             .destination(IpAddr::V4(ADDRESS))
             .destination_port(protocol, PORT)
-            .destination_nat(IpAddr::V4(ADDRESS), Some(port))
+            .destination_nat(IpAddr::V4(ADDRESS), port)
     });
     let output = BaseChain {
         kind: ChainType::Nat,
         hook: Hook::Output,
         priority: -100,
-        accept: true,
     };
     Table::new("dctl-dns")
         .chain(Chain::base("output", output).rules(led))
