@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use tests::{Finished, Installation, command::LONG, images, installation::wait_until};
@@ -84,6 +86,24 @@ fn files_go_both_ways_with_their_modes_and_belong_to_the_user() {
 }
 
 #[test]
+fn files_are_those_of_the_container_s_user() {
+    let folder = Folder::new();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let script = "stat -c %u:%g /x/file; echo more >> /x/file; touch /x/new; stat -c %u /x/new";
+    let options = ["--user", "1000:1001", "-v", &folder.mounted("")];
+    let said = run(&options, script).success();
+    assert_eq!(said.text(), "1000:1001\n1000");
+    let user = fs::metadata(folder.path()).unwrap().uid();
+    for name in ["file", "new"] {
+        let owner = fs::metadata(folder.path().join(name)).unwrap().uid();
+        assert_eq!(owner, user, "{name}");
+    }
+    let private = ["--userns", "private", "-v", &folder.mounted("")];
+    let said = run(&private, "stat -c %u:%g /x/file; touch /x/other").success();
+    assert_eq!(said.text(), "0:0");
+}
+
+#[test]
 fn read_only_is_read_only() {
     let folder = Folder::new();
     fs::write(folder.path().join("file"), "text").unwrap();
@@ -148,7 +168,7 @@ fn inspect_shows_what_docker_shows() {
     let folder = Folder::new();
     let name = Name::new();
     let path = folder.path().to_str().unwrap();
-    let mount = format!("type=bind,src={path},dst=/y,bind-propagation=rprivate");
+    let mount = format!("type=bind,src={path},dst=/y,bind-propagation=rslave");
     start(
         &name,
         &["-v", &format!("{path}/.:/x:ro,cached"), "--mount", &mount],
@@ -158,7 +178,7 @@ fn inspect_shows_what_docker_shows() {
     assert_eq!(
         shared().installation.inspect(name.as_str(), template),
         format!(
-            "bind {path} /x ro,cached false rprivate;bind {path} /y  true rprivate;\
+            "bind {path} /x ro,cached false rprivate;bind {path} /y  true rslave;\
              [{path}/.:/x:ro,cached]"
         )
     );
@@ -181,6 +201,69 @@ fn what_the_host_changes_is_seen_at_once() {
     fs::write(folder.path().join("other"), "replaced").unwrap();
     fs::rename(folder.path().join("other"), folder.path().join("file")).unwrap();
     assert_eq!(exec(&name, "cat /x/file").success().text(), "replaced");
+}
+
+/// Tells what inotify says of `/x/src`: the mask in hexadecimal, and the name.
+const WATCHER: &str = r#"
+    $| = 1; $path = "/x/src";
+    $fd = syscall(294, 0); syscall(254, $fd, $path, 0xfff) >= 0 or die "no watch: $!";
+    open($events, "<&=", $fd); print "ready\n";
+    while (sysread($events, $buffer, 4096)) {
+        while (length $buffer) {
+            ($watch, $mask, $cookie, $length) = unpack("iIII", $buffer);
+            printf "%x %s;\n", $mask, unpack("Z*", substr($buffer, 16, $length));
+            $buffer = substr($buffer, 16 + $length);
+        }
+    }"#;
+
+#[test]
+fn watchers_in_containers_hear_of_changes_on_the_host() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("src")).unwrap();
+    fs::write(folder.path().join("src/main"), "0").unwrap();
+    let mount = folder.mounted("");
+    let run = [
+        "run",
+        "--rm",
+        "-v",
+        &mount,
+        &shared().debian,
+        "perl",
+        "-e",
+        WATCHER,
+    ];
+    let mut watcher = shared().installation.start(&run);
+    watcher.wait_for_output("ready", LONG);
+    let mut file = fs::File::create(folder.path().join("src/main")).unwrap();
+    file.write_all(b"changed").unwrap();
+    drop(file);
+    let changed = Instant::now();
+    // IN_MODIFY. Software CPUs on busy machines are slow.
+    watcher.wait_for_output("2 main;", LONG);
+    let took = changed.elapsed();
+    eprintln!("told after {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    // IN_CREATE, IN_DELETE, IN_MOVED_TO, IN_CREATE of a directory.
+    fs::write(folder.path().join("src/new"), "").unwrap();
+    watcher.wait_for_output("100 new;", LONG);
+    fs::rename(
+        folder.path().join("src/new"),
+        folder.path().join("src/newer"),
+    )
+    .unwrap();
+    watcher.wait_for_output("80 newer;", LONG);
+    fs::remove_file(folder.path().join("src/newer")).unwrap();
+    watcher.wait_for_output("200 newer;", LONG);
+    fs::create_dir(folder.path().join("src/folder")).unwrap();
+    watcher.wait_for_output("40000100 folder;", LONG);
+    // What was told in the container did not happen on the host.
+    assert_eq!(folder.read("src/main"), "changed");
+    let mut names: Vec<_> = fs::read_dir(folder.path().join("src"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["folder", "main"]);
 }
 
 #[test]
