@@ -220,7 +220,7 @@ fn remember(asked: &Path) -> io::Result<()> {
 }
 
 /// Where the engine of the machine listens, as Docker's client writes it.
-fn host(environment: &Environment) -> Result<String, Failure> {
+pub(super) fn host(environment: &Environment) -> Result<String, Failure> {
     let socket = match Target::choose(environment.machine.as_deref())? {
         Target::Socket(socket) => socket,
         Target::Machine(name) => {

@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::{
     Environment, container,
     container_options::{Attached, ContainerOptions, PullPolicy},
-    pull,
+    context, pull,
 };
 use crate::{
     client::{Call, Client, Error},
+    docker_config::Configuration,
     failure::{self, Failure},
     options::detach_keys::DetachKeys,
     session::{Plan, terminal},
@@ -57,7 +58,7 @@ pub(crate) async fn create(
 ) -> Result<(), Failure> {
     let options = &arguments.options;
     let id = async {
-        let body = options.body(options.attached()?)?;
+        let body = body(environment, options, options.attached()?)?;
         let client = environment.machine().await?;
         create_container(&client, options, &body).await
     }
@@ -83,8 +84,8 @@ pub(crate) async fn run(environment: &Environment, arguments: RunArguments) -> R
     if attached.stdin && options.tty && !terminal::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let body = options.body(attached).map_err(fails)?;
-    super::context::offer_once(environment)?;
+    let body = body(environment, options, attached).map_err(fails)?;
+    context::offer_once(environment)?;
     let client = environment.machine().await.map_err(fails)?;
     let id = create_container(&client, options, &body)
         .await
@@ -97,6 +98,28 @@ pub(crate) async fn run(environment: &Environment, arguments: RunArguments) -> R
             .map_err(|failure| failure.at_start("run"))?;
         failure::print_line(id)
     }
+}
+
+/// What is asked for, and the proxies that the user's containers are told of.
+fn body(
+    environment: &Environment,
+    options: &ContainerOptions,
+    attached: Attached,
+) -> Result<ContainerCreateBody, Failure> {
+    let mut body = options.body(attached)?;
+    let host = context::host(environment)?;
+    match Configuration::open() {
+        Ok(configuration) => {
+            let proxies = configuration.proxy_variables(&host, options.variables());
+            body.env.get_or_insert_default().extend(proxies);
+        }
+        // Docker's client goes on, too.
+        Err(failure) => failure::note(format_args!(
+            "WARNING: Error loading config file: {}",
+            failure.message().unwrap_or_default()
+        )),
+    }
+    Ok(body)
 }
 
 /// Attaches before the start, so that no output is lost, and waits from before

@@ -1,12 +1,13 @@
 //! Docker's configuration directory: `~/.docker`, or where `DOCKER_CONFIG` says.
 //!
 //! [`Configuration`] is its `config.json`, [`credentials`] are those for registries,
-//! [`contexts`] tell Docker's client and Compose where an engine listens. What
-//! dctl does not know in these files stays as it is; they are replaced as a whole,
-//! readable by their owner alone.
+//! [`proxies`] are those that containers are told of, [`contexts`] tell Docker's client
+//! and Compose where an engine listens. What dctl does not know in these files stays as
+//! it is; they are replaced as a whole, readable by their owner alone.
 
 pub(crate) mod contexts;
 pub(crate) mod credentials;
+mod proxies;
 
 use std::{
     env, fs,

@@ -162,6 +162,11 @@ impl ContainerOptions {
         self.image_and_command.first().map_or("", String::as_str)
     }
 
+    /// The variables that were named one by one: `NAME=value`, or `NAME`.
+    pub(crate) fn variables(&self) -> &[String] {
+        &self.env
+    }
+
     /// Whether streams to attach were named.
     pub(crate) fn names_streams(&self) -> bool {
         !self.attach.is_empty()
