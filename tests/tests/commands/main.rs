@@ -10,6 +10,7 @@ mod commit;
 mod containers;
 mod contexts;
 mod copy;
+mod egress;
 mod exec;
 mod flags;
 mod image_space;
