@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 use crate::command::run;
 
 /// The Debian release of the image.
-const DEBIAN_RELEASE: &str = "bookworm";
+pub const DEBIAN_RELEASE: &str = "bookworm";
 /// Where its packages come from when the system does not say.
 const DEBIAN_ARCHIVE: &str = "http://deb.debian.org/debian";
 
@@ -91,7 +91,7 @@ pub fn debian() -> PathBuf {
         Command::new("debootstrap")
             .args(["--variant=minbase", DEBIAN_RELEASE])
             .arg(at("root"))
-            .arg(debian_mirror()),
+            .arg(debian_archive()),
         b"",
         within,
     )
@@ -175,8 +175,8 @@ pub fn write_system_files(directory: &Path, size: u64, layers: usize) {
     panic!("this system has less than {size} bytes of files in /usr");
 }
 
-/// The archive that this system's packages come from.
-fn debian_mirror() -> String {
+/// The archive that this system's packages come from, without a slash at its end.
+pub fn debian_archive() -> String {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -194,7 +194,9 @@ fn debian_mirror() -> String {
             words
         })
         .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
-        .unwrap_or_else(|| DEBIAN_ARCHIVE.to_owned())
+        .map_or(DEBIAN_ARCHIVE.to_owned(), |word| {
+            word.trim_end_matches('/').to_owned()
+        })
 }
 
 /// A layer being made.

@@ -19,6 +19,7 @@ mod lives;
 mod machine;
 mod machines;
 mod networks;
+mod packages;
 mod ports;
 mod registries;
 mod run;
