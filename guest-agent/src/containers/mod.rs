@@ -5,8 +5,8 @@
 //! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
 //! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
-//! what is in it, [`volumes`] is about what is mounted, [`networks`] about where it is connected, and
-//! [`ports`] about what is published.
+//! what is in it, [`volumes`] and [`propagation`] are about what is mounted, [`networks`] about where
+//! it is connected, and [`ports`] about what is published.
 //! [`records`] keeps it all on the data disk ([`paths`] says where); [`spec`] says what the process is to
 //! look like. Nothing here knows of connections: handlers bring streams.
 //!
@@ -31,6 +31,7 @@ mod networks;
 mod paths;
 mod pause;
 mod ports;
+mod propagation;
 mod records;
 mod remove;
 mod restart_policy;

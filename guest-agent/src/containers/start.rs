@@ -178,7 +178,9 @@ impl Containers {
             .open_log(entry, container)
             .context("cannot open the container's log");
         let joined = tokio::task::block_in_place(|| {
-            Ok((log?, self.join_networks(entry, pid.as_raw_nonzero().get())?))
+            let pid = pid.as_raw_nonzero().get();
+            self.set_propagation(container, user, pid)?;
+            Ok((log?, self.join_networks(entry, pid)?))
         });
         let started = match joined {
             Ok((log, networks)) => {

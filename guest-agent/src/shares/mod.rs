@@ -24,6 +24,7 @@ use guest_protocol::{
     share::export_name,
 };
 
+pub(crate) use self::mounting::FLAGS;
 use crate::error::{Context, Result};
 
 /// The shared file system. Clones are the same one.

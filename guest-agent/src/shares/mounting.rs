@@ -12,7 +12,7 @@ use rustix::{
 use super::connection;
 
 /// What is on the host runs in containers as it is; devices are the machine's own.
-const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
+pub(crate) const FLAGS: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID);
 
 /// Mounts it at `root`; `lost` is called when it is unmounted because the host hung up.
 pub(super) fn mount(root: &Path, lost: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -184,6 +184,38 @@ fn inspect_shows_what_docker_shows() {
     );
 }
 
+/// What one container mounts in a shared folder, others see as they asked for.
+#[test]
+fn mounts_travel_between_containers_as_asked_for() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let names = ["", ":rslave", ":rshared", ":ro,rshared"].map(|options| {
+        let name = Name::new();
+        start(&name, &["--privileged", "-v", &folder.mounted(options)]);
+        name
+    });
+    let [private, slave, shared, read_only] = &names;
+    let sees = |name: &Name| exec(name, "cat /x/sub/file 2> /dev/null").text();
+    exec(
+        shared,
+        "mount -t tmpfs none /x/sub; echo mounted > /x/sub/file",
+    )
+    .success();
+    assert_eq!(sees(shared), "mounted");
+    assert_eq!(sees(slave), "mounted");
+    assert_eq!(sees(private), "");
+    exec(shared, "umount /x/sub").success();
+    assert_eq!(sees(slave), "");
+    // Only what is shared sends.
+    for name in [private, slave] {
+        exec(name, "mount -t tmpfs none /x/sub && echo own > /x/sub/file").success();
+        assert_eq!(sees(name), "own");
+    }
+    assert_eq!(sees(shared), "");
+    exec(read_only, "touch /x/new").fails_with(1, "Read-only");
+    assert!(!folder.path().join("sub/file").exists());
+}
+
 #[test]
 fn what_the_host_changes_is_seen_at_once() {
     let folder = Folder::new();

@@ -8,6 +8,7 @@ use guest_protocol::{
     AgentError,
     docker::{Mount, MountPoint, MountPointTypeEnum},
 };
+use rustix::mount::MountPropagationFlags;
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -110,6 +111,22 @@ pub(crate) fn is_bind(point: &MountPoint) -> bool {
     point.typ == Some(MountPointTypeEnum::BIND)
 }
 
+/// How changes of mounts are to travel between a bind mount and the machine's side of
+/// it; what the runtime does not set.
+pub(crate) fn propagation(point: &MountPoint) -> MountPropagationFlags {
+    let word = point.propagation.as_deref().unwrap_or(DEFAULT_PROPAGATION);
+    let (word, recursive) = match word.strip_prefix('r') {
+        Some(word) => (word, MountPropagationFlags::REC),
+        None => (word, MountPropagationFlags::empty()),
+    };
+    recursive
+        | match word {
+            "shared" => MountPropagationFlags::SHARED,
+            "slave" => MountPropagationFlags::DOWNSTREAM,
+            _ => MountPropagationFlags::PRIVATE,
+        }
+}
+
 /// The OCI mount options of a bind mount.
 pub(super) fn options(point: &MountPoint) -> Value {
     let propagation = point
@@ -149,6 +166,10 @@ mod tests {
         assert_eq!(point.mode.as_deref(), Some("ro,rslave,z"));
         assert_eq!(point.propagation.as_deref(), Some("rslave"));
         assert_eq!(options(&point), json!(["rbind", "rslave", "ro"]));
+        assert_eq!(
+            propagation(&point),
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
+        );
         assert_eq!(root_propagation([&point].into_iter()), Some("slave"));
         let point = from_bind("/src", "/x".into(), "");
         assert_eq!(point.rw, Some(true));

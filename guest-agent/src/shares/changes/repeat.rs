@@ -11,7 +11,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use caps::CapSet;
@@ -68,7 +68,15 @@ pub(super) fn repeat(root: &Path, change: &Change) -> io::Result<()> {
 
 /// The directory that a change is in, and the name there.
 fn place(root: &Path, export: &str, path: &[u8]) -> io::Result<(OwnedFd, PathBuf)> {
-    let whole = Path::new(export).join(OsStr::from_bytes(path));
+    let path = Path::new(OsStr::from_bytes(path));
+    // `..` would lead into the other exports.
+    if path
+        .components()
+        .any(|part| !matches!(part, Component::Normal(_)))
+    {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let whole = Path::new(export).join(path);
     let name = whole
         .file_name()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
