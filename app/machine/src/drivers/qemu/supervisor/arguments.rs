@@ -75,7 +75,10 @@ pub(super) fn arguments(
 
     add("-kernel", config.kernel.clone().into());
     add("-initrd", config.initramfs.clone().into());
-    add("-append", config.command_line.clone().into());
+    let clock = super::clock::time_stamp_counter_khz()
+        .map(|khz| format!(" tsc_early_khz={khz}"))
+        .unwrap_or_default();
+    add("-append", format!("{}{clock}", config.command_line).into());
 
     add("-chardev", inherited("qmp", qmp).into());
     add("-mon", "chardev=qmp,mode=control".into());

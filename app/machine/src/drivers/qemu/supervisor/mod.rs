@@ -9,6 +9,7 @@
 
 mod arguments;
 mod child;
+mod clock;
 mod console;
 mod qmp;
 mod servers;
