@@ -96,13 +96,7 @@ fn what_cannot_be_a_volume_is_refused() {
         dctl(&[&["volume", "create"], arguments].concat()).fails_with(1, message);
     }
     for (options, message) in [
-        (&["-v", "/tmp:/v"][..], "cannot mount \"/tmp\""),
-        (&["-v", "./here:/v"], "cannot mount \"./here\""),
-        (
-            &["--mount", "type=bind,src=/tmp,dst=/v,bind-nonrecursive"],
-            "cannot mount \"/tmp\"",
-        ),
-        (&["-v", "store:v"], "mount path must be absolute"),
+        (&["-v", "store:v"][..], "mount path must be absolute"),
         (&["-v", "store:/v:strange"], "invalid mode"),
         (&["-v", "store:/"], "destination can't be '/'"),
         (&["-v", "one:/v", "-v", "two:/v"], "Duplicate mount point"),
