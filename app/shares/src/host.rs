@@ -46,7 +46,7 @@ pub(crate) struct Descriptors(OwnedFd);
 impl Descriptors {
     pub(crate) fn open() -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open("/proc/self/fd", flags, Mode::empty()).map(Self)
+        rustix::fs::openat(rustix::fs::CWD, "/proc/self/fd", flags, Mode::empty()).map(Self)
     }
 
     /// Opens what `file` names once more. With `PATH` that can be anything; otherwise the
