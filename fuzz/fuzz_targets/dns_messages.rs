@@ -27,7 +27,9 @@ fuzz_target!(|input: (u16, &[u8])| {
             return;
         }
     };
-    let limit = question.limit.min(usize::from(limit).max(message::SMALLEST_LIMIT));
+    let limit = question
+        .limit
+        .min(usize::from(limit).max(message::SMALLEST_LIMIT));
     let addresses = (0..ADDRESSES).map(|last| Record::Address(IpAddr::from([10, 0, 0, last])));
     let mut records: Vec<Record> = addresses.collect();
     if let Some(name) = &question.name {

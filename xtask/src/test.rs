@@ -176,7 +176,16 @@ fn end_to_end(places: &Places) -> Result<()> {
 const IN_LAB: [(&str, &str, &[&str]); 3] = [
     ("tests", "machines", &[]),
     ("dctl-machine", "machine", &["--skip", "supervisor::"]),
-    ("tests", "commands", &["run::", "streams::", "bind_mounts::files_go", "bind_mounts::read_only"]),
+    (
+        "tests",
+        "commands",
+        &[
+            "run::",
+            "streams::",
+            "bind_mounts::files_go",
+            "bind_mounts::read_only",
+        ],
+    ),
 ];
 
 /// The tests of the kvm driver, with a real KVM and without privilege.
