@@ -3,11 +3,13 @@
 //! [`Request`] is what travels; each method is a type of its own that knows its
 //! reply ([`Method::Reply`]), so a caller cannot mix them up.
 
+#[macro_use]
+mod method;
 mod replies;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     container::{Container, Exec, ExecConfig},
@@ -24,50 +26,11 @@ use crate::{
     volume::{PathStat, Volume},
 };
 
+pub use self::method::Method;
 pub use self::replies::{
     Attached, Committed, ContainerCreated, DiskUsage, ExecCreated, LayerArchive, LayerImported,
     LayerWanted, NetworkCreated, NewLayer, ProcessList, WaitCondition, WaitResult,
 };
-
-/// A call and the type of its reply.
-pub trait Method: Serialize {
-    /// What comes back in the first frame when it succeeds.
-    type Reply: Serialize + DeserializeOwned;
-    /// Its name on the wire, for logs.
-    const NAME: &'static str;
-    /// The call as it travels.
-    fn into_request(self) -> Request;
-}
-
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } -> $reply:ty;)*) => {
-        /// Any call, as it travels: `{"method": "ContainerStart", "params": {…}}`.
-        #[derive(Debug, Clone, Serialize, Deserialize)]
-        #[serde(tag = "method", content = "params")]
-        pub enum Request {
-            $($(#[$doc])* $name($name),)*
-        }
-
-        impl Request {
-            /// The method's name, for logs.
-            pub fn name(&self) -> &'static str {
-                match self { $(Self::$name(_) => stringify!($name),)* }
-            }
-        }
-
-        $(
-            $(#[$doc])*
-            #[derive(Debug, Clone, Serialize, Deserialize)]
-            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
-
-            impl Method for $name {
-                type Reply = $reply;
-                const NAME: &'static str = stringify!($name);
-                fn into_request(self) -> Request { Request::$name(self) }
-            }
-        )*
-    };
-}
 
 methods! {
     /// What the agent says of itself; also the way to see that it answers.
@@ -646,21 +609,4 @@ methods! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_tagged_with_its_method() {
-        let request = ContainerStart {
-            container: "web".into(),
-        }
-        .into_request();
-        let json = serde_json::to_string(&request).unwrap();
-        assert_eq!(
-            json,
-            r#"{"method":"ContainerStart","params":{"container":"web"}}"#
-        );
-        let back: Request = serde_json::from_str(&json).unwrap();
-        assert_eq!(back.name(), "ContainerStart");
-    }
-}
+mod tests;
