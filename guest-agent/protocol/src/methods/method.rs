@@ -15,7 +15,7 @@ pub trait Method: Serialize {
     fn into_request(self) -> Request;
 }
 
-/// Makes [`Request`](super::Request), a type for each method, and its [`Method`].
+/// Makes [`Request`], a type for each method, and its [`Method`].
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } -> $reply:ty;)*) => {
         /// Any call, as it travels: `{"method": "ContainerStart", "params": {…}}`.
