@@ -17,8 +17,9 @@ use crate::wire;
 pub enum WriteAt {
     /// At this offset, in bytes.
     Offset(u64),
-    /// At the end, wherever that is (`RWF_APPEND`).
-    End,
+    /// At the end, wherever that is (`RWF_APPEND`). It was at this offset just before:
+    /// overlayfs of Linux before 6.6 ignores the flag and writes at the offset.
+    End(u64),
 }
 
 impl WriteAt {
@@ -26,7 +27,7 @@ impl WriteAt {
     pub fn arguments(self) -> (u64, ReadWriteFlags) {
         match self {
             Self::Offset(offset) => (offset, ReadWriteFlags::empty()),
-            Self::End => (0, ReadWriteFlags::APPEND),
+            Self::End(offset) => (offset, ReadWriteFlags::APPEND),
         }
     }
 }

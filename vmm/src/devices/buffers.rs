@@ -173,11 +173,13 @@ impl<'a> Buffers<'a> {
     }
 
     /// Appends to a file once (`pwritev2` with `RWF_APPEND`), and consumes what went.
-    pub fn append_to_file(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+    /// File systems that ignore the flag write at `offset`.
+    pub fn append_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
         self.transfer(usize::MAX, |pieces, count| {
             // SAFETY: `pieces` are valid guest memory for the call (see
             // `transfer`); `file` is open.
-            unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, 0, libc::RWF_APPEND) }
+            unsafe { libc::pwritev2(file.as_raw_fd(), pieces, count, offset, libc::RWF_APPEND) }
         })
     }
 

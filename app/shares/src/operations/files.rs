@@ -63,7 +63,7 @@ impl Call<'_> {
         // What the client's kernel writes from mapped pages has its place.
         let append = flags & APPEND != 0 && write_flags & flag::WRITE_CACHE == 0;
         let place = if append {
-            WriteAt::End
+            WriteAt::End(rustix::fs::fstat(file)?.st_size.cast_unsigned())
         } else {
             WriteAt::Offset(offset)
         };

@@ -133,6 +133,7 @@ fn contents_that_the_archive_replaces_come_back_too() {
         .directory("d/")
         .directory("d/deep/")
         .file("d/deep/file", b"below")
+        .file("d/deep/empty", b"")
         .hard_link("d/again", "d/deep/file")
         .file("d", b"a file now")
         .file("real/x", b"x")

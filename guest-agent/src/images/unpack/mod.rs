@@ -388,12 +388,14 @@ impl<R: Recording> Unpacker<'_, R> {
             offset: 0,
             length: size,
         }];
-        // Through a symbolic link, a path may lead elsewhere by the end.
-        let recorded = !self.tree.is_behind_link();
+        let segments_or_whole = segments.unwrap_or(&whole);
+        // Through a symbolic link, a path may lead elsewhere by the end; and nothing is
+        // to be found in a file without content, which is not kept when it is replaced.
+        let recorded = !self.tree.is_behind_link()
+            && segments_or_whole.iter().any(|segment| segment.length > 0);
         if recorded {
             self.archive.stream_mut().begin_content();
         }
-        let segments_or_whole = segments.unwrap_or(&whole);
         for segment in segments_or_whole {
             let mut offset = segment.offset;
             let mut left = segment.length;

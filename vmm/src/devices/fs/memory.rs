@@ -62,7 +62,7 @@ impl RequestBuffer for Request<'_> {
         let mut data = self.0.part(at, count);
         match place {
             WriteAt::Offset(offset) => data.write_to_file(file, offset),
-            WriteAt::End => data.append_to_file(file),
+            WriteAt::End(offset) => data.append_to_file(file, offset),
         }
     }
 }

@@ -230,7 +230,7 @@ fn data_moves_between_files_and_guest_memory_in_pieces() {
     let write = |at, count, place| request.write_file(at, count, file.as_fd(), place).unwrap();
     assert_eq!(request.size(), 10);
     assert_eq!(write(3, 5, WriteAt::Offset(2)), 5);
-    assert_eq!(write(8, 100, WriteAt::End), 2);
+    assert_eq!(write(8, 100, WriteAt::End(0)), 2);
     let mut text = String::new();
     File::open(&path)
         .unwrap()
