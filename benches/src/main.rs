@@ -13,20 +13,26 @@
 mod agent;
 mod boot;
 mod container;
+mod egress;
+mod held;
 mod idle;
 mod many;
+mod network;
 mod peers;
+mod ports;
 mod pull;
 mod relay;
 mod run;
+mod shares;
 mod size;
+mod soak;
 mod statistics;
 mod vm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -47,16 +53,33 @@ struct Options {
     /// Where the peers' Debian packages are unpacked
     #[arg(long)]
     peers: Option<PathBuf>,
+    /// The program that makes traffic, static
+    #[arg(long)]
+    traffic: Option<PathBuf>,
+    /// virtiofsd, the peer of file shares
+    #[arg(long)]
+    virtiofsd: Option<PathBuf>,
     /// How often each measurement is taken; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How long the soak takes
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
     /// Benches; all when none is named
     names: Vec<String>,
 }
 
+impl Options {
+    fn traffic(&self) -> Result<&Path> {
+        self.traffic
+            .as_deref()
+            .context("the program that makes traffic was not named (--traffic)")
+    }
+}
+
 type Bench = fn(&Options) -> Result<()>;
 
-const BENCHES: [(&str, &str, Bench); 9] = [
+const BENCHES: [(&str, &str, Bench); 13] = [
     (
         "size",
         "the installed program, and what is in it",
@@ -97,6 +120,26 @@ const BENCHES: [(&str, &str, Bench); 9] = [
         "memory",
         "what the agent keeps of 100 containers",
         many::memory,
+    ),
+    (
+        "ports",
+        "a published port, beside a user-space proxy and ssh -L",
+        ports::run,
+    ),
+    (
+        "egress",
+        "the way out, beside slirp4netns and passt",
+        egress::run,
+    ),
+    (
+        "shares",
+        "a folder of the host, beside virtiofsd",
+        shares::run,
+    ),
+    (
+        "soak",
+        "mixed traffic for an hour, and what is held meanwhile",
+        soak::run,
     ),
 ];
 

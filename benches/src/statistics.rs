@@ -23,6 +23,22 @@ pub(crate) fn compare(what: &str, ours: f64, peer: &str, theirs: f64, unit: &str
     );
 }
 
+/// The same of what is better when there is more of it.
+pub(crate) fn compare_rates(
+    what: &str,
+    ours: f64,
+    peer: &str,
+    theirs: f64,
+    unit: &str,
+    bound: f64,
+) {
+    let ratio = ours / theirs;
+    let verdict = if ratio >= bound { "ok" } else { "UNDER" };
+    println!(
+        "  {what}: {ours:.1} {unit}, {peer} {theirs:.1} {unit}: ratio {ratio:.2} (at least {bound}) {verdict}"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

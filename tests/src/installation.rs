@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 
 use crate::command::{Finished, LONG, Running, run};
 
@@ -232,16 +235,25 @@ impl Installation {
     /// If it does not run, or does not go.
     #[track_caller]
     pub fn kill(&self, part: Part) {
-        let processes = self.processes(part);
+        let processes: Vec<_> = self
+            .processes(part)
+            .into_iter()
+            .map(|id| pidfd_open(id, PidfdFlags::empty()).expect("the process is there"))
+            .collect();
         assert!(!processes.is_empty(), "{part:?} does not run");
-        for id in &processes {
-            kill_process(*id, Signal::KILL).expect("the process is there");
+        for process in &processes {
+            pidfd_send_signal(process, Signal::KILL).expect("the process is there");
         }
-        wait_until(
-            "the killed process is gone",
-            Duration::from_secs(10),
-            || !self.processes(part).iter().any(|id| processes.contains(id)),
-        );
+        // Readable when all of it is gone, what it had open included.
+        for process in &processes {
+            let mut event = [PollFd::new(process, PollFlags::IN)];
+            let within = Timespec {
+                tv_sec: 10,
+                tv_nsec: 0,
+            };
+            let ended = poll(&mut event, Some(&within)).expect("poll");
+            assert_eq!(ended, 1, "{part:?} does not end");
+        }
     }
 }
 

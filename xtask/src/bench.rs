@@ -11,11 +11,13 @@ use crate::{package, process, rust};
 
 /// Benches that run outside of the lab, on the `qemu` driver, and start the lab for
 /// their peers.
-const OUTSIDE: [&str; 4] = ["pull", "many", "logs", "memory"];
+const OUTSIDE: [&str; 8] = [
+    "pull", "many", "logs", "memory", "ports", "egress", "shares", "soak",
+];
 const INSIDE: [&str; 5] = ["size", "boot", "idle", "container", "run"];
 
 /// The peers' packages: what they need that is not on every Debian.
-const PEERS: [&str; 11] = [
+const PEERS: [&str; 14] = [
     "podman",
     "conmon",
     "golang-github-containers-common",
@@ -27,14 +29,30 @@ const PEERS: [&str; 11] = [
     "libassuan0",
     "libdevmapper1.02.1",
     "libsubid4",
+    "slirp4netns",
+    "libslirp0",
+    "passt",
+];
+
+/// The peer of file shares, and what it is linked with.
+const VIRTIOFSD: &str = "1.13.2";
+const VIRTIOFSD_LIBRARIES: [&str; 4] = [
+    "libcap-ng-dev",
+    "libcap-ng0",
+    "libseccomp-dev",
+    "libseccomp2",
 ];
 
 /// Which benches.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Names of benches; all when none is named (size, boot, idle, container,
-    /// run, pull, many, logs, memory)
+    /// run, pull, many, logs, memory, ports, egress,
+    /// shares, soak)
     pub(crate) names: Vec<String>,
+    /// How long the soak takes
+    #[arg(long, default_value_t = 60)]
+    pub(crate) minutes: u64,
 }
 
 /// Builds everything for use and measures it.
@@ -74,6 +92,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
                 seconds: 3600,
                 output: None,
                 unprivileged: false,
+                netdev: lab::USER_NETWORK.to_owned(),
                 environment: Vec::new(),
                 command: command.iter().cloned().chain(words).collect(),
             },
@@ -83,13 +102,21 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         }
     }
     if !outside.is_empty() {
+        let mut benches = Command::new(&command[0]);
+        benches
+            .args(&command[1..])
+            .arg("--lab")
+            .arg(std::env::current_exe()?)
+            .arg("--peers")
+            .arg(peers(places)?)
+            .arg("--traffic")
+            .arg(rust::traffic_program(places)?)
+            .args(["--minutes", &options.minutes.to_string()]);
+        if outside.contains(&"shares") {
+            benches.arg("--virtiofsd").arg(virtiofsd(places)?);
+        }
         process::run(
-            Command::new(&command[0])
-                .args(&command[1..])
-                .arg("--lab")
-                .arg(std::env::current_exe()?)
-                .arg("--peers")
-                .arg(peers(places)?)
+            benches
                 .args(outside)
                 .env("DCTL_BIN", rust::release(places, "dctl"))
                 .env("DCTL_DRIVER", "qemu"),
@@ -106,4 +133,30 @@ fn peers(places: &Places) -> Result<PathBuf> {
             .iter()
             .try_for_each(|name| package::unpack(name, work))
     })
+}
+
+/// The peer of file shares, built from crates.io.
+fn virtiofsd(places: &Places) -> Result<PathBuf> {
+    let key = Key::new("1")
+        .with("version", VIRTIOFSD.as_bytes())
+        .with("libraries", VIRTIOFSD_LIBRARIES.join(" ").as_bytes());
+    let tool = places.entry("virtiofsd", &key, |work| {
+        let libraries = work.join("libraries");
+        for name in VIRTIOFSD_LIBRARIES {
+            package::unpack(name, &libraries)?;
+        }
+        let libraries = libraries.join("usr/lib/x86_64-linux-gnu");
+        process::run(
+            rust::cargo(places)
+                .current_dir("/")
+                .env("CARGO_TARGET_DIR", work.join("target"))
+                .env("RUSTFLAGS", format!("-L native={}", libraries.display()))
+                .env("LIBSECCOMP_LIB_PATH", &libraries)
+                .args(["install", "--locked", "--quiet", "virtiofsd"])
+                .args(["--version", VIRTIOFSD, "--root"])
+                .arg(work),
+        )?;
+        Ok(std::fs::remove_dir_all(work.join("target"))?)
+    })?;
+    Ok(tool.join("bin/virtiofsd"))
 }

@@ -37,6 +37,11 @@ pub(crate) fn starter_program(places: &Places) -> Result<PathBuf> {
     guest_program(places, "starter-image", "hello")
 }
 
+/// What makes traffic in benches.
+pub(crate) fn traffic_program(places: &Places) -> Result<PathBuf> {
+    guest_program(places, "traffic", "traffic")
+}
+
 /// `dctl` as users get it, with everything that it embeds.
 pub(crate) fn dctl(places: &Places) -> Result<PathBuf> {
     assets::build(places)?;

@@ -205,6 +205,7 @@ fn in_lab(places: &Places) -> Result<()> {
             cpus: 2,
             seconds: 900,
             output: None,
+            netdev: lab::USER_NETWORK.to_owned(),
             unprivileged: true,
             environment: vec![
                 ("DCTL_BIN", dctl.display().to_string()),

@@ -27,8 +27,8 @@ apt-get update && apt-get install -y nginx";
 
 #[test]
 fn nginx_is_installed_from_the_archive_and_serves() {
-    let archive = images::debian_archive();
-    let release = images::DEBIAN_RELEASE;
+    let archive = images::debian::archive();
+    let release = images::debian::RELEASE;
     let settings = settings_of_apt();
     this_host_reaches(&format!("{archive}/dists/{release}/InRelease"));
 

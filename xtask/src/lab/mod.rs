@@ -27,6 +27,9 @@ use crate::cache::Places;
 use crate::cpio::Archive;
 use crate::process;
 
+/// QEMU's own network: the host's loopback is at 10.0.2.2.
+pub(crate) const USER_NETWORK: &str = "user,id=net";
+
 /// What the lab is to run, and on what.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Options {
@@ -45,6 +48,9 @@ pub(crate) struct Options {
     /// Run as a user without privilege who is in the group kvm
     #[arg(long)]
     pub(crate) unprivileged: bool,
+    /// QEMU's network back end of id `net`, as its `-netdev` takes it
+    #[arg(long, default_value = USER_NETWORK)]
+    pub(crate) netdev: String,
     /// Variables for the command besides those that everything in the lab gets
     #[arg(skip)]
     pub(crate) environment: Vec<(&'static str, String)>,
@@ -205,12 +211,8 @@ fn qemu(
             "local,mount_tag=output,security_model=none,path=",
             output.as_os_str(),
         ))
-        .args([
-            "-netdev",
-            "user,id=net",
-            "-device",
-            "virtio-net-pci,netdev=net",
-        ])
+        .args(["-netdev", &options.netdev])
+        .args(["-device", "virtio-net-pci,netdev=net"])
         .args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"])
         .stdin(Stdio::null())
         .stdout(Stdio::null());

@@ -1,5 +1,7 @@
 //! Images made from this system's packages, as OCI image layouts.
 
+pub mod debian;
+
 use std::{
     fs,
     io::{self, Write},
@@ -13,12 +15,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+pub use self::debian::{debian, debian_with};
 use crate::command::run;
-
-/// The Debian release of the image.
-pub const DEBIAN_RELEASE: &str = "bookworm";
-/// Where its packages come from when the system does not say.
-const DEBIAN_ARCHIVE: &str = "http://deb.debian.org/debian";
 
 /// Writes a busybox image's layout to `directory`: the shell and its applets,
 /// users, and little else.
@@ -62,68 +60,6 @@ pub fn write_busybox(directory: &Path) {
         "Labels": {"origin": "test"},
     });
     write_layout(directory, &[layer.finish()], &configuration);
-}
-
-/// A Debian image's layout. Its root file system is made by debootstrap, once: it
-/// is kept in the cache of the project's tools.
-///
-/// # Panics
-/// If it cannot be made.
-pub fn debian() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .expect("XDG_CACHE_HOME or HOME is set")
-        .join("dctl-build/debian-image");
-    let layout = cache.join(DEBIAN_RELEASE);
-    if layout.exists() {
-        return layout;
-    }
-    fs::create_dir_all(&cache).expect("the cache can be written");
-    let work = tempfile::Builder::new()
-        .prefix(".making-")
-        .tempdir_in(&cache)
-        .expect("the cache can be written");
-    let at = |name: &str| work.path().join(name);
-    let within = Duration::from_mins(30);
-    run(
-        Command::new("debootstrap")
-            .args(["--variant=minbase", DEBIAN_RELEASE])
-            .arg(at("root"))
-            .arg(debian_archive()),
-        b"",
-        within,
-    )
-    .success();
-    run(
-        Command::new("tar")
-            .arg("--create")
-            .arg("--file")
-            .arg(at("root.tar"))
-            .args(["--numeric-owner", "--xattrs", "--sort=name"])
-            .args([
-                "--exclude=./var/cache/apt/*",
-                "--exclude=./var/lib/apt/lists/*",
-            ])
-            .arg("--directory")
-            .arg(at("root"))
-            .arg("."),
-        b"",
-        within,
-    )
-    .success();
-    let archive = fs::read(at("root.tar")).expect("the archive that tar made");
-    let configuration = json!({
-        "Cmd": ["bash"],
-        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-    });
-    write_layout(&at("layout"), &[archive], &configuration);
-    // Another test process may have been faster; both made the same.
-    if fs::rename(at("layout"), &layout).is_err() {
-        assert!(layout.exists(), "the layout cannot be put into the cache");
-    }
-    layout
 }
 
 /// Writes the layout of an image of `size` bytes, unpacked, in so many `layers`:
@@ -173,30 +109,6 @@ pub fn write_system_files(directory: &Path, size: u64, layers: usize) {
         }
     }
     panic!("this system has less than {size} bytes of files in /usr");
-}
-
-/// The archive that this system's packages come from, without a slash at its end.
-pub fn debian_archive() -> String {
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
-        files.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    files
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| {
-            let words: Vec<String> = text
-                .lines()
-                .filter(|line| !line.starts_with('#'))
-                .flat_map(str::split_whitespace)
-                .map(str::to_owned)
-                .collect();
-            words
-        })
-        .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
-        .map_or(DEBIAN_ARCHIVE.to_owned(), |word| {
-            word.trim_end_matches('/').to_owned()
-        })
 }
 
 /// A layer being made.
