@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
@@ -184,6 +184,7 @@ impl Ssh {
             ])
             .success();
         let sshd = network.published("sshd", 22);
+        installation::wait_until("sshd greets", Duration::from_mins(1), || greets(&sshd));
         let port = sshd.rsplit_once(':').context("an address has a port")?.1;
         let address = registry::free_address().to_string();
         let client = Command::new("ssh")
@@ -192,7 +193,7 @@ impl Ssh {
             .args(["-o", "StrictHostKeyChecking=no"])
             .args(["-o", "UserKnownHostsFile=/dev/null"])
             .args(["-o", "ExitOnForwardFailure=yes"])
-            .args(["-o", "LogLevel=ERROR", "-o", "ConnectionAttempts=30"])
+            .args(["-o", "LogLevel=ERROR"])
             .arg("-i")
             .arg(&key)
             .arg("root@127.0.0.1")
@@ -209,6 +210,13 @@ impl Ssh {
         });
         Ok(ssh)
     }
+}
+
+fn greets(sshd: &str) -> bool {
+    let mut greeting = [0; 4];
+    TcpStream::connect(sshd)
+        .and_then(|mut stream| stream.read_exact(&mut greeting))
+        .is_ok_and(|()| greeting == *b"SSH-")
 }
 
 fn latency(network: &Network, inside: &str, published: &str) -> Result<()> {

@@ -35,7 +35,7 @@ const PEERS: [&str; 14] = [
 ];
 
 /// The peer of file shares, and what it is linked with.
-const VIRTIOFSD: &str = "1.13.2";
+const VIRTIOFSD: &str = "1.14.0";
 const VIRTIOFSD_LIBRARIES: [&str; 4] = [
     "libcap-ng-dev",
     "libcap-ng0",
