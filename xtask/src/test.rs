@@ -184,6 +184,7 @@ const IN_LAB: [(&str, &str, &[&str]); 3] = [
             "run::",
             "streams::",
             "bind_mounts::files_go",
+            "bind_mounts::one_file",
             "bind_mounts::read_only",
         ],
     ),
