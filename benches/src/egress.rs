@@ -184,6 +184,7 @@ fn slirp(options: &Options) -> Result<(Vec<Process>, Command)> {
         let status = within()
             .arg("ip")
             .args(words.split(' '))
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
             .context("nsenter and ip cannot be run")?;
