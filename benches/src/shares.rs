@@ -203,7 +203,8 @@ impl Machine {
         // A volume is on the data disk.
         let volume = ["--volume", "data:/data", image, "sleep", "infinity"];
         dctl.dctl(&[&detached[..], &volume].concat()).success();
-        let copied = "test -e /data/tree || cp -a /x/tree /data/tree";
+        let copied = "mkdir /data/tree && cd /data/tree && cp -a /x/tree/.git . && \
+             git config --global --add safe.directory '*' && git checkout --quiet --force .";
         dctl.dctl(&["exec", "work", "sh", "-c", copied]).success();
         Self(dctl)
     }
@@ -227,9 +228,7 @@ impl Machine {
                 "cd {at} && fio --name=bench --ioengine=psync --output-format=json {arguments}"
             ),
             // As the first time after a while: nothing about the tree is fresh.
-            Words::Milliseconds(script) => format!(
-                "cd {at}/tree && git config --global --add safe.directory '*' && sleep 2 && {script}"
-            ),
+            Words::Milliseconds(script) => format!("cd {at}/tree && sleep 2 && {script}"),
         };
         let text = self
             .0
