@@ -23,6 +23,7 @@ mod emulation;
 mod error;
 mod exec;
 mod forwards;
+mod hangup;
 mod identity;
 mod images;
 mod log;

@@ -4,12 +4,14 @@
 //! [`installation`] is a `dctl` with a home of its own and everything that it
 //! starts, [`command`] runs commands within a time, [`terminal`] does so on a
 //! terminal, [`images`] makes images from this system's packages, [`registry`]
-//! serves them, [`hostile`] is a registry that lies.
+//! serves them, [`hostile`] is a registry that lies. [`api`] asks the engine without a
+//! command in between, and [`footprint`] looks at what is left when much was asked.
 //!
 //! Nothing here knows the crates that the tests are about: only their command
 //! line, their exit codes and their API's socket.
 
 #![allow(
+    clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::manual_assert,
     clippy::missing_panics_doc,
@@ -18,7 +20,9 @@
     reason = "a test that cannot go on panics, and its assertions are made here"
 )]
 
+pub mod api;
 pub mod command;
+pub mod footprint;
 pub mod hostile;
 pub mod images;
 pub mod installation;

@@ -1,4 +1,5 @@
-//! Debian packages that are used and not installed: unpacked into a directory.
+//! Packages that are used and not installed, Debian's and Python's: unpacked into a
+//! directory.
 //! Installing the lab's kernel would change how this machine boots, and Docker's
 //! client comes with a daemon that starts at once.
 
@@ -29,6 +30,32 @@ pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
     )?;
     fs::remove_file(archive)?;
     Ok(())
+}
+
+/// Python packages, by the file that names each with its version: a directory for
+/// `PYTHONPATH`. Nothing is installed for anybody else.
+pub(crate) fn python(places: &Places, kind: &str, requirements: &Path) -> Result<PathBuf> {
+    let python = process::need("python3")?;
+    let version = process::output(Command::new(&python).arg("--version"))?;
+    let key = Key::new("1")
+        .with("python", version.as_bytes())
+        .with_file("requirements", requirements)?;
+    places.entry(kind, &key, |work| {
+        process::run(
+            Command::new(&python)
+                // What is needed is named, all of it.
+                .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+                .args([
+                    "--disable-pip-version-check",
+                    "--root-user-action",
+                    "ignore",
+                ])
+                .arg("--target")
+                .arg(work)
+                .arg("--requirement")
+                .arg(requirements),
+        )
+    })
 }
 
 /// The directory that Docker's client is in: this machine's, or one in the cache.

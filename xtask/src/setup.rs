@@ -45,6 +45,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "crun",
             "util-linux",
             "nftables",
+            "python3",
+            "python3-pip",
         ],
     ),
 ];

@@ -21,6 +21,10 @@ pub(crate) struct Options {
     /// Seconds for each fuzz target
     #[arg(long, default_value_t = 10)]
     fuzz_seconds: u32,
+    /// Seconds for requests made up of the API's description, other ones each time; without
+    /// it, the same ones each time, in about a minute
+    #[arg(long)]
+    api_seconds: Option<u32>,
 }
 
 /// A part of the tests that can be run alone.
@@ -106,7 +110,7 @@ impl Stage {
                 .try_for_each(|arch| kernel::check(places, arch)),
             Self::Unit => unit(places),
             Self::Campaign => campaign::run(places, &campaign::IN_CI),
-            Self::EndToEnd => end_to_end(places),
+            Self::EndToEnd => end_to_end(places, options),
             Self::Lab => in_lab(places),
             Self::Fuzz => {
                 fuzz::run(
@@ -161,14 +165,27 @@ fn unit(places: &Places) -> Result<()> {
     process::run(cargo.args(packages))
 }
 
-fn end_to_end(places: &Places) -> Result<()> {
+fn end_to_end(places: &Places, options: &Options) -> Result<()> {
     let dctl = rust::dctl(places)?;
-    process::run(rust::cargo(places).env("DCTL_BIN", dctl).args([
-        "test",
-        "--package",
-        "tests",
-        "--no-fail-fast",
-    ]))
+    let mut cargo = rust::cargo(places);
+    cargo
+        .env("DCTL_BIN", dctl)
+        .env("DCTL_TEST_PYTHON", schemathesis(places)?)
+        .args(["test", "--package", "tests", "--no-fail-fast"]);
+    if let Some(seconds) = options.api_seconds {
+        cargo.env("DCTL_TEST_FUZZ_SECONDS", seconds.to_string());
+    }
+    process::run(&mut cargo)
+}
+
+/// What makes up requests, from PyPI.
+fn schemathesis(places: &Places) -> Result<PathBuf> {
+    let requirements = "tests/tests/hostile/schemathesis/requirements.txt";
+    package::python(
+        places,
+        "schemathesis",
+        &places.repository.join(requirements),
+    )
 }
 
 /// What runs in the lab: package, its test program, and which of its tests. All

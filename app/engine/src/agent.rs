@@ -111,7 +111,7 @@ async fn open<M: Method>(
     frame::write(&mut stream, &method.into_request())
         .await
         .map_err(failed)?;
-    let reply: Reply<M::Reply> = frame::read(&mut stream).await.map_err(failed)?;
+    let reply: Reply<M::Reply> = frame::read_reply(&mut stream).await.map_err(failed)?;
     let reply = Result::from(reply).map_err(CallError::Agent)?;
     Ok((reply, stream))
 }

@@ -14,6 +14,7 @@ mod api;
 mod clock;
 mod egress;
 mod guest;
+mod hangup;
 mod images;
 mod instance;
 mod log;
@@ -191,7 +192,8 @@ async fn serve(
             () = shutdown.notified() => {}
         }
     };
-    server::serve(listener, api::router(context), end).await;
+    let limits = server::Limits::default();
+    server::serve(listener, api::router(context), limits, end).await;
     clock.abort();
     ports.abort();
     egress.abort();

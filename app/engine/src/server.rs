@@ -1,34 +1,64 @@
-//! HTTP/1 on the socket: connections, version prefixes, and an end in order.
+//! HTTP/1 on the socket: connections, what clients may take of the engine, version
+//! prefixes, and an end in order.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+mod connection;
+mod steady;
 
-use axum::{
-    Router,
-    body::Body,
-    http::{HeaderValue, Request, Response, header::SERVER},
-    response::IntoResponse,
-};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixListener,
     sync::{Semaphore, watch},
 };
-use tower_service::Service;
-
-use crate::api::{MAX_VERSION, negotiate};
 
 /// How long requests under way may take when the engine ends.
 const GRACE: Duration = Duration::from_secs(3);
-/// Connections at once; a client that needs more waits.
-const MAX_CONNECTIONS: usize = 1024;
 /// How long to wait when the process has no descriptor left for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// What clients may take of the engine. The socket is its user's alone, so this is
+/// about clients that are broken, not about thieves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once; a client that needs more waits. With what [`Self::head`]
+    /// allows, they take half a gibibyte at most.
+    pub(crate) connections: usize,
+    /// Bytes of a request line with its headers. Registries' credentials for a build
+    /// are the most that is sent, some kilobytes for each registry.
+    pub(crate) head: usize,
+    /// How long headers may take, and a connection may wait for its next request:
+    /// dockerd's time for headers, for clients that keep connections.
+    pub(crate) head_time: Duration,
+    /// How long a body of known length may stand still: its sender has all of it.
+    /// One of unknown length may be typed by somebody, and takes its time.
+    pub(crate) body_pause: Duration,
+    /// How long a change goes on whose client is gone: more than any but a slow stop
+    /// takes, and the agent goes on with that by itself.
+    pub(crate) unattended: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2048,
+            head: 256 * 1024,
+            head_time: Duration::from_mins(5),
+            body_pause: Duration::from_mins(1),
+            unattended: Duration::from_mins(1),
+        }
+    }
+}
+
 /// Serves until `end`, then lets requests under way finish, for a moment.
-pub(crate) async fn serve(listener: UnixListener, router: Router, end: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    router: Router,
+    limits: Limits,
+    end: impl Future<Output = ()>,
+) {
     let ending = watch::Sender::new(false);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(limits.connections));
     let mut end = pin!(end);
     loop {
         let next = async {
@@ -41,10 +71,10 @@ pub(crate) async fn serve(listener: UnixListener, router: Router, end: impl Futu
         };
         match accepted {
             Ok((client, _)) => {
-                let connection = connection(client, router.clone(), ending.subscribe());
+                let served = connection::serve(client, router.clone(), limits, ending.subscribe());
                 tokio::spawn(async move {
                     let _slot = slot;
-                    if let Err(error) = connection.await {
+                    if let Err(error) = served.await {
                         tracing::debug!(%error, "a connection failed");
                     }
                 });
@@ -61,45 +91,4 @@ pub(crate) async fn serve(listener: UnixListener, router: Router, end: impl Futu
     if tokio::time::timeout(GRACE, ending.closed()).await.is_err() {
         tracing::info!("requests under way were cut off");
     }
-}
-
-/// Serves one connection; takes no more requests once `ending`.
-async fn connection(
-    client: UnixStream,
-    router: Router,
-    mut ending: watch::Receiver<bool>,
-) -> hyper::Result<()> {
-    let service = service_fn(move |request| answer(router.clone(), request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(client), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        _ = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await
-}
-
-async fn answer(
-    mut router: Router,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let mut response = match negotiate(&mut request) {
-        Ok(()) => {
-            tracing::debug!(method = %request.method(), path = request.uri().path(), "request");
-            router.call(request.map(Body::new)).await?
-        }
-        Err(error) => error.into_response(),
-    };
-    let headers = response.headers_mut();
-    if let Ok(version) = HeaderValue::from_str(&MAX_VERSION.to_string()) {
-        headers.insert("api-version", version);
-    }
-    headers.insert("ostype", HeaderValue::from_static("linux"));
-    headers.insert("docker-experimental", HeaderValue::from_static("false"));
-    let server = concat!("dctl/", env!("CARGO_PKG_VERSION"), " (linux)");
-    headers.insert(SERVER, HeaderValue::from_static(server));
-    Ok(response)
 }

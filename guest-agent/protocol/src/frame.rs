@@ -14,6 +14,10 @@ use crate::AgentError;
 /// biggest things that travel in one.
 pub const MAX_FRAME: usize = 8 * 1024 * 1024;
 
+/// The largest reply to a call, in bytes: lists of thousands of containers, each with its
+/// whole configuration.
+pub const MAX_REPLY: usize = 128 * 1024 * 1024;
+
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -23,8 +27,8 @@ pub enum FrameError {
     /// The stream failed or ended inside a frame.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The frame is longer than [`MAX_FRAME`].
-    #[error("a frame of {0} bytes is over the limit of {MAX_FRAME}")]
+    /// The frame is longer than its kind may be.
+    #[error("a frame of {0} bytes is over the limit")]
     TooLong(usize),
     /// The frame is not the JSON that was expected.
     #[error("a frame was not understood: {0}")]
@@ -36,10 +40,14 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLong`] when its JSON is larger than [`MAX_FRAME`].
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, FrameError> {
+    encode_within(value, MAX_FRAME)
+}
+
+fn encode_within<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, value)?;
     let length = bytes.len() - 4;
-    if length > MAX_FRAME {
+    if length > limit {
         return Err(FrameError::TooLong(length));
     }
     bytes[..4].copy_from_slice(&(length as u32).to_be_bytes());
@@ -63,7 +71,24 @@ where
     W: AsyncWrite + Unpin,
     T: Serialize + ?Sized,
 {
-    stream.write_all(&encode(value)?).await?;
+    write_all(stream, &encode(value)?).await
+}
+
+/// Writes the reply to a call as one frame and flushes.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when its JSON is larger than [`MAX_REPLY`], and
+/// [`FrameError::Io`].
+pub async fn write_reply<W, T>(stream: &mut W, reply: &Reply<T>) -> Result<(), FrameError>
+where
+    W: AsyncWrite + Unpin,
+    T: Serialize,
+{
+    write_all(stream, &encode_within(reply, MAX_REPLY)?).await
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(stream: &mut W, frame: &[u8]) -> Result<(), FrameError> {
+    stream.write_all(frame).await?;
     stream.flush().await?;
     Ok(())
 }
@@ -80,6 +105,26 @@ where
     R: AsyncRead + Unpin,
     T: DeserializeOwned,
 {
+    read_within(stream, MAX_FRAME).await
+}
+
+/// Reads the reply to a call, as [`read`] does; it may be as long as [`MAX_REPLY`].
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_reply<R, T>(stream: &mut R) -> Result<Reply<T>, FrameError>
+where
+    R: AsyncRead + Unpin,
+    T: DeserializeOwned,
+{
+    read_within(stream, MAX_REPLY).await
+}
+
+async fn read_within<R, T>(stream: &mut R, limit: usize) -> Result<T, FrameError>
+where
+    R: AsyncRead + Unpin,
+    T: DeserializeOwned,
+{
     let mut length = [0; 4];
     let mut have = 0;
     while have < length.len() {
@@ -90,7 +135,7 @@ where
         }
     }
     let length = u32::from_be_bytes(length) as usize;
-    if length > MAX_FRAME {
+    if length > limit {
         return Err(FrameError::TooLong(length));
     }
     // Grown as bytes arrive: a peer that announces much and sends little costs little.

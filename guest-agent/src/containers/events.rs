@@ -17,6 +17,10 @@ const QUEUE: usize = 1024;
 /// checks push out in minutes.
 const REMEMBERED: usize = 1024;
 
+/// How much of a container's labels its events tell, in bytes. Configurations may hold
+/// megabytes of them, and events are kept, and queued for each listener.
+const LABELS: usize = 64 * 1024;
+
 /// Where events go. Clones share the listeners and the memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
@@ -54,11 +58,17 @@ impl Events {
     /// Tells that `action` happened to `container`; `more` are attributes beside
     /// its name, image and labels.
     pub(crate) fn container(&self, container: &Container, action: &str, more: &[(&str, String)]) {
+        let mut room = LABELS;
         let mut attributes: BTreeMap<String, String> = container
             .config
             .labels
             .iter()
             .flatten()
+            .filter(|(key, value)| {
+                let left = room.checked_sub(key.len() + value.len());
+                room = left.unwrap_or(room);
+                left.is_some()
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         attributes.insert("image".into(), container.image.clone());
@@ -128,6 +138,21 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_without_end_are_not_kept() {
+        let events = Events::new();
+        let mut container = Container::default();
+        let labels = [("small", 10), ("large", LABELS)].map(|(key, length)| {
+            let value = "x".repeat(length);
+            (key.to_owned(), value)
+        });
+        container.config.labels = Some(labels.into());
+        events.container(&container, "create", &[]);
+        let (past, _) = events.subscribe(Some(0));
+        let keys: Vec<_> = past[0].attributes.keys().collect();
+        assert_eq!(keys, ["image", "name", "small"]);
+    }
 
     #[test]
     fn the_last_events_are_remembered_and_told_once() {

@@ -1,6 +1,6 @@
 //! Calls about containers and execs.
 
-use std::{result::Result as StdResult, sync::Arc};
+use std::{os::fd::AsFd, result::Result as StdResult, sync::Arc};
 
 use guest_protocol::{
     container::{Container, Exec},
@@ -20,6 +20,7 @@ use crate::{
     containers::Containers,
     error::Result,
     exec::Command,
+    hangup::Hangup,
     stdio::{
         AttachEnd, Stdio, Streams, Subscription,
         detach_keys::DetachKeys,
@@ -183,9 +184,16 @@ async fn carry(
     connection: &mut Connection,
     keys: DetachKeys,
 ) -> AttachEnd {
+    let gone = match Hangup::of(connection.as_fd()) {
+        Ok(gone) => gone,
+        Err(error) => {
+            tracing::warn!("a connection cannot be watched: {error}");
+            return AttachEnd::Gone;
+        }
+    };
     let (mut reader, mut writer) = tokio::io::split(connection);
     stdio
-        .attach(subscription, &mut reader, &mut writer, keys)
+        .attach(subscription, &mut reader, &mut writer, keys, &gone)
         .await
 }
 
@@ -210,16 +218,20 @@ pub(super) async fn logs(
         details: call.details,
         up_to: None,
     };
-    log_reader::copy(
+    let (mut host, mut output) = tokio::io::split(connection);
+    let copied = log_reader::copy(
         &log.path,
         log.limits,
         log.progress,
         selection,
         log.tty,
-        connection,
-    )
-    .await
-    .map_err(FrameError::Io)
+        &mut output,
+    );
+    tokio::select! {
+        copied = copied => copied.map_err(FrameError::Io),
+        // A container that writes nothing would keep its followers for ever.
+        () = hung_up(&mut host) => Ok(()),
+    }
 }
 
 pub(super) fn create_exec(agent: &Agent, call: ExecCreate) -> Result<ExecCreated> {

@@ -8,7 +8,7 @@ use guest_protocol::{
     methods::{DiskGrow, ExecCreated, MachineLogs, MachineShell, SetTime},
 };
 
-use super::{Connection, containers::carry_exec, reply};
+use super::{Connection, containers::carry_exec, hung_up, reply};
 use crate::{agent::Agent, boot::disk, clock, error::Result, machine};
 
 pub(super) fn info(agent: &Agent) -> Result<Info> {
@@ -31,11 +31,13 @@ pub(super) async fn logs(
     connection: &mut Connection,
 ) -> StdResult<(), FrameError> {
     reply(connection, Ok(())).await?;
-    agent
-        .log
-        .copy_to(connection, call.tail, call.follow)
-        .await
-        .map_err(FrameError::Io)
+    let (mut host, mut output) = tokio::io::split(connection);
+    tokio::select! {
+        copied = agent.log.copy_to(&mut output, call.tail, call.follow) => {
+            copied.map_err(FrameError::Io)
+        }
+        () = hung_up(&mut host) => Ok(()),
+    }
 }
 
 pub(super) async fn shell(

@@ -306,13 +306,13 @@ async fn reply<T: Serialize>(
     connection: &mut Connection,
     result: Result<T>,
 ) -> std::result::Result<(), FrameError> {
-    frame::write(connection, &Reply::from(result)).await
+    frame::write_reply(connection, &Reply::from(result)).await
 }
 
 /// Waits until the host ends its side of a call in which it has nothing to say.
-async fn hung_up(connection: &mut Connection) {
+async fn hung_up(host: &mut (impl AsyncRead + Unpin)) {
     let mut ignored = [0; 64];
-    while !matches!(connection.read(&mut ignored).await, Ok(0) | Err(_)) {}
+    while !matches!(host.read(&mut ignored).await, Ok(0) | Err(_)) {}
 }
 
 /// Ends the stream to the host, and waits until the host has ended its own: closed

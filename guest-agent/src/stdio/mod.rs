@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use self::{detach_keys::DetachKeys, file::AsyncFile, json_log::LogWriter};
+use crate::hangup::Hangup;
 
 /// Bytes read from a process at once.
 const CHUNK: usize = 64 * 1024;
@@ -50,6 +51,9 @@ const QUEUE: usize = 8;
 
 /// How long the output of a process that ended may be open and silent.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a process may take for what a host typed that is gone.
+const LEFTOVER: Duration = Duration::from_secs(5);
 
 /// Bytes of the header before each chunk of a stream that is no terminal's.
 const HEADER: usize = 8;
@@ -292,13 +296,14 @@ impl Stdio {
     }
 
     /// Carries bytes between a connection and the process until its output ends,
-    /// the user detaches, or the connection fails.
+    /// the user detaches, or the connection fails or is `gone`.
     pub(crate) async fn attach<R, W>(
         &self,
         mut subscription: Subscription,
         reader: &mut R,
         writer: &mut W,
         mut detach_keys: DetachKeys,
+        gone: &Hangup,
     ) -> AttachEnd
     where
         R: AsyncRead + Unpin,
@@ -317,14 +322,22 @@ impl Stdio {
             }
             AttachEnd::Output
         };
-        let input = async {
-            if subscription.streams.stdin
+        let typed = async {
+            subscription.streams.stdin
                 && self.shape.open_stdin
                 && self.carry_stdin(reader, &mut detach_keys).await
-            {
+        };
+        let input = async {
+            let detached = tokio::select! {
+                detached = typed => detached,
+                // What was typed before still counts, if the process takes it soon.
+                () = gone.wait_and_linger(LEFTOVER) => false,
+            };
+            if detached {
                 return AttachEnd::Detached;
             }
-            std::future::pending().await
+            gone.wait().await;
+            AttachEnd::Gone
         };
         tokio::select! {
             end = output => end,

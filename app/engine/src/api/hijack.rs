@@ -4,7 +4,7 @@
 //! Both ends close their directions one by one. A client that has no stdin closes
 //! its own at once and still wants output; the guest's end is the end of all.
 
-use std::{io, os::fd::AsFd, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -21,13 +21,13 @@ use guest_protocol::AGENT_PORT;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
 };
 use tokio_util::io::ReaderStream;
 
 use super::version::{ApiVersion, MULTIPLEXED_TYPE};
-use crate::agent::Agent;
+use crate::{agent::Agent, hangup::Hangup};
 
 /// Bytes on their way in one direction.
 const BUFFER: usize = 64 * 1024;
@@ -195,38 +195,6 @@ async fn forward_body(input: Body, mut guest: impl AsyncWrite + Unpin) {
         }
     }
     let _ = guest.shutdown().await;
-}
-
-/// Tells when a unix socket's peer has closed altogether, which reading cannot
-/// tell from a closed direction.
-struct Hangup {
-    // Watched for nothing but EPOLLHUP, which epoll always reports.
-    socket: AsyncFd<std::os::fd::OwnedFd>,
-}
-
-impl Hangup {
-    fn of(socket: &UnixStream) -> io::Result<Self> {
-        let socket = socket.as_fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` gives the same descriptor each time it is asked, and
-        // keeps it open until the `AsyncFd` that owns it is dropped.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::PRIORITY) }?;
-        Ok(Self { socket })
-    }
-
-    async fn wait(&self) {
-        loop {
-            match self.socket.ready(Interest::PRIORITY).await {
-                Ok(mut guard) => {
-                    if guard.ready().is_read_closed() || guard.ready().is_write_closed() {
-                        return;
-                    }
-                    guard.clear_ready();
-                }
-                // The runtime ends.
-                Err(_) => return,
-            }
-        }
-    }
 }
 
 #[cfg(test)]

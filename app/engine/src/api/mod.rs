@@ -28,6 +28,7 @@ mod new_images;
 mod parameters;
 mod progress;
 mod registries;
+mod rejections;
 mod stats;
 mod system;
 pub(crate) mod times;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware::map_response,
     routing::{delete, get, post},
 };
 
@@ -79,6 +81,7 @@ pub(crate) fn router(context: Context) -> Router {
         .fallback(unknown::endpoint)
         .method_not_allowed_fallback(unknown::endpoint)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(rejections::as_json))
         .with_state(context)
 }
 

@@ -5,29 +5,15 @@ use axum::http::{Method, StatusCode, Uri};
 
 use super::ApiError;
 
-/// First parts of paths of the Docker Engine API.
-const DOCKERS: &[&str] = &[
-    "auth",
-    "build",
-    "commit",
-    "configs",
-    "containers",
-    "distribution",
-    "events",
-    "exec",
-    "grpc",
-    "images",
-    "info",
-    "networks",
-    "nodes",
-    "plugins",
-    "secrets",
-    "services",
-    "session",
-    "swarm",
-    "system",
-    "tasks",
-    "volumes",
+/// What of the Docker Engine API is not there yet: first parts of paths, and an end
+/// that the path has, if it is not all of them.
+const UNBUILT: &[(&str, &str)] = &[
+    ("build", ""),
+    ("session", ""),
+    ("grpc", ""),
+    ("plugins", ""),
+    ("containers", "/attach/ws"),
+    ("containers", "/checkpoints"),
 ];
 
 /// The fallback of all routes.
@@ -52,10 +38,16 @@ pub(super) fn error(method: &str, uri: &Uri) -> ApiError {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("This node is not a swarm manager: {method} {path} is not available"),
         ),
-        first if DOCKERS.contains(&first) => ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            format!("not implemented by dctl: {method} {path}"),
-        ),
+        _ if UNBUILT
+            .iter()
+            .any(|(begin, end)| first == *begin && path.ends_with(end)) =>
+        {
+            ApiError::new(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("not implemented by dctl: {method} {path}"),
+            )
+        }
+        // Docker says so of a wrong method, too.
         _ => ApiError::not_found(format!("page not found: {method} {path}")),
     }
 }
@@ -74,6 +66,8 @@ mod tests {
         assert_eq!(status("GET", "/plugins/x/json"), 404);
         assert_eq!(status("GET", "/containers/localhost:5000/x/json"), 404);
         assert_eq!(status("GET", "/nothing"), 404);
+        assert_eq!(status("PUT", "/info"), 404);
+        assert_eq!(status("GET", "/images/a/b/x"), 404);
         let message = error("POST", &Uri::from_static("/build?t=x")).message;
         assert_eq!(message, "not implemented by dctl: POST /build");
     }

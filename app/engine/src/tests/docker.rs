@@ -54,6 +54,11 @@ impl DeveloperAgent {
         Self { process }
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// Ends it as its users do, so that it cleans up.
     pub(super) async fn stop(mut self) {
         let process = self.process.id().unwrap();

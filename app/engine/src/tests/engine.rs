@@ -148,6 +148,11 @@ pub(super) struct Engine {
 impl Engine {
     /// Serves; the agent is expected at [`Engine::agent_socket`].
     pub(super) fn start(starter: Option<&'static [u8]>) -> Self {
+        Self::with_limits(starter, server::Limits::default())
+    }
+
+    /// The same, with other limits for its clients.
+    pub(super) fn with_limits(starter: Option<&'static [u8]>, limits: server::Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("docker.sock");
         let wanted = Arc::new(AtomicUsize::new(0));
@@ -170,7 +175,7 @@ impl Engine {
         tokio::spawn(ports::watch::follow(ports));
         let listener = UnixListener::bind(&socket).unwrap();
         let served = tokio::spawn(async move {
-            server::serve(listener, api::router(context), shutdown.notified()).await;
+            server::serve(listener, api::router(context), limits, shutdown.notified()).await;
         });
         Self {
             directory,

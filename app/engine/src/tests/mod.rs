@@ -3,9 +3,11 @@
 
 mod api;
 mod client;
+mod description;
 mod docker;
 mod docker_life;
 pub(crate) mod engine;
+mod hostile;
 mod image;
 mod local_registry;
 mod ports;
