@@ -11,6 +11,7 @@
 )]
 
 mod agent;
+mod api;
 mod boot;
 mod container;
 mod egress;
@@ -79,7 +80,7 @@ impl Options {
 
 type Bench = fn(&Options) -> Result<()>;
 
-const BENCHES: [(&str, &str, Bench); 13] = [
+const BENCHES: [(&str, &str, Bench); 14] = [
     (
         "size",
         "the installed program, and what is in it",
@@ -135,6 +136,11 @@ const BENCHES: [(&str, &str, Bench); 13] = [
         "shares",
         "a folder of the host, beside virtiofsd",
         shares::run,
+    ),
+    (
+        "api",
+        "requests beside dockerd, and what ten thousand of them leave",
+        api::run,
     ),
     (
         "soak",

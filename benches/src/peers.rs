@@ -43,6 +43,15 @@ const SCRIPT: &str = include_str!("peers.sh");
 pub(crate) struct Figures(Vec<(String, f64)>);
 
 impl Figures {
+    /// A line for each: its name and its value.
+    pub(crate) fn read(text: &str) -> Self {
+        let figures = text.lines().filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Self(figures.collect())
+    }
+
     /// All of one name, in order.
     pub(crate) fn of(&self, name: &str) -> Vec<f64> {
         self.0
@@ -91,12 +100,5 @@ pub(crate) fn measure(
     if !output.status.success() {
         bail!("{} failed in the lab: {text}", peer.name());
     }
-    let figures = text
-        .lines()
-        .filter_map(|line| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        })
-        .collect();
-    Ok(Figures(figures))
+    Ok(Figures::read(&text))
 }

@@ -94,4 +94,12 @@ logs)
     measure write engine run $logged --network none --name log "$image" sh -c "$2"
     for _ in $(seq "$3"); do measure logs engine logs log; done
     ;;
+api)
+    pull "$image" > /mnt/output
+    "$2" /run/docker.sock "$image" "$3" "$4"
+    engine run --rm --network none "$image" true
+    for _ in $(seq "$4"); do
+        measure run engine run --rm --network none "$image" true
+    done
+    ;;
 esac

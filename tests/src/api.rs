@@ -5,7 +5,6 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -38,7 +37,6 @@ impl Answer {
     /// # Panics
     /// If it does not.
     #[track_caller]
-    #[must_use]
     pub fn success(self) -> Self {
         assert!(
             (200..300).contains(&self.status),
@@ -113,14 +111,6 @@ impl Connection {
         Ok(self.head()?.0)
     }
 
-    /// How long to wait for an answer.
-    ///
-    /// # Errors
-    /// When it is no time at all.
-    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.stream.get_ref().set_read_timeout(Some(patience))
-    }
-
     fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> io::Result<()> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n\
@@ -161,7 +151,11 @@ impl Connection {
         }
     }
 
-    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+    /// The body of an answer that [`Connection::begin`] has begun, in chunks.
+    ///
+    /// # Errors
+    /// When the connection fails, or the body is no chunks.
+    pub fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;

@@ -11,8 +11,8 @@ use crate::{package, process, rust};
 
 /// Benches that run outside of the lab, on the `qemu` driver, and start the lab for
 /// their peers.
-const OUTSIDE: [&str; 8] = [
-    "pull", "many", "logs", "memory", "ports", "egress", "shares", "soak",
+const OUTSIDE: [&str; 9] = [
+    "pull", "many", "logs", "memory", "ports", "egress", "shares", "api", "soak",
 ];
 const INSIDE: [&str; 5] = ["size", "boot", "idle", "container", "run"];
 
@@ -48,7 +48,7 @@ const VIRTIOFSD_LIBRARIES: [&str; 4] = [
 pub(crate) struct Options {
     /// Names of benches; all when none is named (size, boot, idle, container,
     /// run, pull, many, logs, memory, ports, egress,
-    /// shares, soak)
+    /// shares, api, soak)
     pub(crate) names: Vec<String>,
     /// How long the soak takes
     #[arg(long, default_value_t = 60)]

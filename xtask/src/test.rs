@@ -178,7 +178,7 @@ fn end_to_end(places: &Places, options: &Options) -> Result<()> {
     process::run(&mut cargo)
 }
 
-/// What makes up requests, from PyPI.
+/// What makes up requests, from `PyPI`.
 fn schemathesis(places: &Places) -> Result<PathBuf> {
     let requirements = "tests/tests/hostile/schemathesis/requirements.txt";
     package::python(

@@ -63,7 +63,7 @@ fn requests_of_any_kind_are_answered() {
         .args(["--phases", "examples,coverage,fuzzing"])
         // What is made is not used by whom it was made for alone.
         .args(["--suppress-health-check", "all", "--warnings", "off"])
-        .args(["--request-timeout", "30", "--generation-database", "none"])
+        .args(["--request-timeout", "30"])
         .args(["--exclude-method", "TRACE"])
         .current_dir(directory.path())
         .env("PYTHONPATH", std::env::join_paths(python_path).unwrap())
@@ -73,17 +73,15 @@ fn requests_of_any_kind_are_answered() {
     for path in EXCLUDED {
         command.args(["--exclude-path", path]);
     }
-    let patience = match std::env::var(SECONDS) {
-        Ok(seconds) => {
-            command.args(["--max-time", &seconds]);
-            PATIENCE + Duration::from_secs(seconds.parse().unwrap())
-        }
-        Err(_) => {
-            command.args(["--seed", SEED, "--max-examples", EXAMPLES]);
-            command.arg("--generation-deterministic");
-            PATIENCE
-        }
-    };
+    let seconds = std::env::var(SECONDS).ok();
+    if let Some(seconds) = &seconds {
+        command.args(["--max-time", seconds]);
+    } else {
+        command.args(["--seed", SEED, "--max-examples", EXAMPLES]);
+        command.arg("--generation-deterministic");
+    }
+    let more = seconds.map_or(0, |seconds| seconds.parse().unwrap());
+    let patience = PATIENCE + Duration::from_secs(more);
     let finished = tests::command::run(&mut command, b"", patience);
     let report = String::from_utf8_lossy(&finished.stdout);
     println!("{report}");

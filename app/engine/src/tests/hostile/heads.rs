@@ -45,7 +45,7 @@ async fn a_gigabyte_of_header_is_cut_off_early() {
 async fn headers_that_clients_send_fit() {
     let engine = Engine::start(None);
     let large = "x".repeat(200 * 1024);
-    let many: String = (0..90).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let many = "X-Many: one\r\n".repeat(90);
     for headers in [format!("X-Registry-Config: {large}\r\n"), many] {
         let request =
             format!("GET /_ping HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
