@@ -5,7 +5,8 @@
 //! starts, [`command`] runs commands within a time, [`terminal`] does so on a
 //! terminal, [`images`] makes images from this system's packages, [`registry`]
 //! serves them, [`hostile`] is a registry that lies. [`api`] asks the engine without a
-//! command in between, and [`footprint`] looks at what is left when much was asked.
+//! command in between, [`footprint`] looks at what is left when much was asked, and
+//! [`browser`] shows pages.
 //!
 //! Nothing here knows the crates that the tests are about: only their command
 //! line, their exit codes and their API's socket.
@@ -21,6 +22,7 @@
 )]
 
 pub mod api;
+pub mod browser;
 pub mod command;
 pub mod footprint;
 pub mod hostile;

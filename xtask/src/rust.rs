@@ -42,6 +42,11 @@ pub(crate) fn traffic_program(places: &Places) -> Result<PathBuf> {
     guest_program(places, "traffic", "traffic")
 }
 
+/// The checks of what POSIX promises, for containers of any image.
+pub(crate) fn posix_checks(places: &Places) -> Result<PathBuf> {
+    guest_program(places, "posix-checks", "posix-checks")
+}
+
 /// `dctl` as users get it, with everything that it embeds.
 pub(crate) fn dctl(places: &Places) -> Result<PathBuf> {
     assets::build(places)?;

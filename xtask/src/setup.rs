@@ -42,6 +42,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "bzip2",
             "qemu-user-static",
             "debootstrap",
+            "chromium-headless-shell",
             "crun",
             "util-linux",
             "nftables",

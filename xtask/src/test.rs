@@ -170,6 +170,7 @@ fn end_to_end(places: &Places, options: &Options) -> Result<()> {
     let mut cargo = rust::cargo(places);
     cargo
         .env("DCTL_BIN", dctl)
+        .env("DCTL_POSIX_CHECKS", rust::posix_checks(places)?)
         .env("DCTL_TEST_PYTHON", schemathesis(places)?)
         .args(["test", "--package", "tests", "--no-fail-fast"]);
     if let Some(seconds) = options.api_seconds {

@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::inodes::lock;
 
 /// The longest name of an export, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
@@ -101,19 +104,26 @@ pub(crate) struct Export {
     pub(crate) options: ExportOptions,
     /// Tells this export from others that had its name before.
     pub(crate) serial: u64,
-    root: Arc<OwnedFd>,
+    /// None from when it is removed: what the client still knows of it must not keep the
+    /// host from unmounting it.
+    root: Mutex<Option<Arc<OwnedFd>>>,
     removed: AtomicBool,
 }
 
 impl Export {
-    /// The directory or file itself (`O_PATH`).
-    pub(crate) fn root(&self) -> &Arc<OwnedFd> {
-        &self.root
+    /// The directory or file itself (`O_PATH`); ESTALE when it is removed.
+    pub(crate) fn root(&self) -> Result<Arc<OwnedFd>, Errno> {
+        lock(&self.root).clone().ok_or(Errno::STALE)
     }
 
     /// Whether it is still exported.
     pub(crate) fn is_live(&self) -> bool {
         !self.removed.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.removed.store(true, Ordering::Release);
+        *lock(&self.root) = None;
     }
 }
 
@@ -194,7 +204,7 @@ impl Exports {
             name: name.to_owned(),
             options,
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
-            root: Arc::new(root),
+            root: Mutex::new(Some(Arc::new(root))),
             removed: AtomicBool::new(false),
         };
         exports.insert(name.to_owned(), Arc::new(export));
@@ -203,23 +213,27 @@ impl Exports {
         Ok(())
     }
 
-    /// Takes an export out; what the guest still knows of it is of no use from here on.
-    pub(crate) fn remove(&self, name: &str) -> Result<Arc<Export>, ExportError> {
+    /// Takes an export out, and all that its users see of it; what the guest still knows
+    /// of them is of no use from here on. Returns them.
+    pub(crate) fn remove(&self, name: &str) -> Result<Vec<Arc<Export>>, ExportError> {
         let mut exports = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let export = exports
             .remove(name)
             .ok_or_else(|| ExportError::Missing(name.to_owned()))?;
-        export.removed.store(true, Ordering::Release);
+        let mut removed = vec![export];
         exports.retain(|other, view| {
             let goes = view_of(other).is_some_and(|(base, _)| base == name);
             if goes {
-                view.removed.store(true, Ordering::Release);
+                removed.push(Arc::clone(view));
             }
             !goes
         });
+        for export in &removed {
+            export.end();
+        }
         drop(exports);
         self.tell_watcher();
-        Ok(export)
+        Ok(removed)
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<Arc<Export>> {
@@ -253,7 +267,7 @@ impl Exports {
                 ..base.options.clone()
             },
             serial: self.serials.fetch_add(1, Ordering::Relaxed),
-            root: Arc::clone(&base.root),
+            root: Mutex::new(base.root().ok()),
             removed: AtomicBool::new(false),
         });
         exports.insert(name.to_owned(), Arc::clone(&view));
@@ -303,7 +317,7 @@ mod tests {
         });
         assert_eq!(found.count(), MAX_VIEWS - 1);
         exports.remove("x").unwrap();
-        assert!(!view.is_live());
+        assert!(!view.is_live() && view.root().is_err());
         assert!(exports.find(b"x@1000:50").is_none() && exports.all().is_empty());
     }
 }

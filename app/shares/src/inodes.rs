@@ -217,7 +217,10 @@ impl Inodes {
             tables.places.insert(hash, inode.node);
         }
         drop(tables);
-        if opened {
+        if !export.is_live() {
+            // Its descriptors may have been closed before this one was there.
+            *lock(&inode.file) = None;
+        } else if opened {
             self.count_descriptor(inode.node);
         }
         Ok(inode)

@@ -88,9 +88,10 @@ impl Server {
     /// guest still has open fail with ESTALE or EBADF, and no descriptor of it stays open
     /// beyond the requests that are being answered.
     pub fn remove_export(&self, name: &str) -> Result<(), ExportError> {
-        let export = self.exports.remove(name)?;
-        self.handles.close_export(&export);
-        self.inodes.close_export(&export);
+        for export in self.exports.remove(name)? {
+            self.handles.close_export(&export);
+            self.inodes.close_export(&export);
+        }
         let gone = |node| self.inodes.get(node).is_err();
         self.locks.close_nodes(gone);
         Ok(())

@@ -224,6 +224,15 @@ methods! {
         ports: Vec<PublishedPort>,
     } -> ();
 
+    /// Notes that the host could not do its part of a start: as if the start itself
+    /// had failed. Nothing, if the container runs all the same.
+    ContainerStartFailed {
+        /// Name, id or unambiguous prefix of it.
+        container: String,
+        /// Why.
+        message: String,
+    } -> ();
+
     /// Connects to a port of a running container, in its network. After the reply, if
     /// it is [`Forwarding::Connected`]: for TCP the connection's bytes, raw, as
     /// `stream-relay` carries them; for UDP [`datagrams`](crate::datagrams) both ways,

@@ -74,6 +74,21 @@ impl Containers {
         self.start_entry(&entry).await
     }
 
+    /// Notes that a container was not started because the host could not do its part.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub(crate) async fn start_failed(&self, reference: &str, message: &str) -> Result<()> {
+        let entry = self.find(reference)?;
+        let _lifecycle = entry.lifecycle.lock().await;
+        let status = entry.record().container.state.status;
+        if matches!(status, Status::Created | Status::Exited) {
+            let error = AgentError::new(ErrorKind::System, message);
+            self.note_failed_start(&entry, &error);
+        }
+        Ok(())
+    }
+
     pub(super) async fn start_entry(&self, entry: &Arc<Entry>) -> Result<()> {
         let _lifecycle = entry.lifecycle.lock().await;
         let status = entry.record().container.state.status;

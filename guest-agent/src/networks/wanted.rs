@@ -450,6 +450,36 @@ mod tests {
     }
 
     #[test]
+    fn pools_come_to_an_end() {
+        let mut there = Vec::from(predefined());
+        let before = there.len();
+        let error = loop {
+            assert!(there.len() < 100, "they go on for ever");
+            let id = format!("{:064x}", there.len());
+            match record(request(&[]), id, there.iter()) {
+                Ok(record) => there.push(record),
+                Err(error) => break error,
+            }
+        };
+        // 172.18 to 172.31, and 192.168 in sixteenths but for one.
+        assert_eq!(there.len() - before, 14 + 15);
+        assert_eq!(
+            error.message,
+            "all predefined address pools have been fully subnetted"
+        );
+        // Others are still to be had, and what goes is free again.
+        record(
+            request(&[("10.7.0.0/24", "", "")]),
+            "a".repeat(64),
+            there.iter(),
+        )
+        .unwrap();
+        let freed = there.remove(before + 3);
+        let again = record(request(&[]), "b".repeat(64), there.iter()).unwrap();
+        assert_eq!(again.subnets[0].net, freed.subnets[0].net);
+    }
+
+    #[test]
     fn ipv6_comes_with_a_local_subnet_or_the_chosen_one() {
         let mut wanted = request(&[]);
         wanted.enable_ipv6 = Some(true);

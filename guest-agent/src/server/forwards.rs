@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd, result::Result as StdResult, sync::Arc, time::Dur
 use guest_protocol::{
     AgentError, ErrorKind,
     frame::{self, FrameError},
-    methods::{ContainerPorts, Forward},
+    methods::{ContainerPorts, ContainerStartFailed, Forward},
     port::{Forwarding, Transport},
 };
 use stream_relay::End;
@@ -40,6 +40,13 @@ impl Default for Forwards {
 
 pub(super) fn note(agent: &Agent, call: ContainerPorts) -> Result<()> {
     containers(agent)?.note_ports(&call.container, call.ports)
+}
+
+pub(super) async fn note_failed(agent: &Agent, call: &ContainerStartFailed) -> Result<()> {
+    let containers = containers(agent)?;
+    containers
+        .start_failed(&call.container, &call.message)
+        .await
 }
 
 /// Connects, and carries the connection to its end.

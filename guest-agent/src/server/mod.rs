@@ -264,6 +264,9 @@ async fn dispatch(
         Request::ExecResize(call) => reply(connection, containers::resize_exec(agent, &call)).await,
 
         Request::ContainerPorts(call) => reply(connection, forwards::note(agent, call)).await,
+        Request::ContainerStartFailed(call) => {
+            reply(connection, forwards::note_failed(agent, &call).await).await
+        }
         Request::ListeningSockets(_) => forwards::listening(agent, connection).await,
         // Has the connection for itself: see `call`.
         Request::Forward(_) => Ok(()),

@@ -20,6 +20,13 @@ pub(crate) const CHECKS: &[Check] = &[
         run: made_with,
     },
     Check {
+        name: "what is not executable is not executed",
+        run: executable,
+    },
+];
+
+pub(crate) const FOR_ROOT: &[Check] = &[
+    Check {
         name: "root may do everything whatever the mode",
         run: root,
     },
@@ -42,10 +49,6 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "only the owner changes a mode",
         run: only_owner,
-    },
-    Check {
-        name: "what is not executable is not executed",
-        run: executable,
     },
 ];
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::users::{OTHER, USER, as_user};
 use crate::{Check, io_fails};
 
-pub(crate) const CHECKS: &[Check] = &[
+pub(crate) const FOR_ROOT: &[Check] = &[
     Check {
         name: "chown",
         run: change,

@@ -1,6 +1,7 @@
 //! Images made from this system's packages, as OCI image layouts.
 
 pub mod debian;
+mod recipe;
 
 use std::{
     fs,
@@ -15,7 +16,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-pub use self::debian::{debian, debian_with};
+pub use self::{
+    debian::{debian, debian_with},
+    recipe::{DEVELOPMENT, POSTGRES, Recipe},
+};
 use crate::command::run;
 
 /// Writes a busybox image's layout to `directory`: the shell and its applets,

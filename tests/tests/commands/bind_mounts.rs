@@ -184,6 +184,21 @@ fn inspect_shows_what_docker_shows() {
     );
 }
 
+#[test]
+fn what_is_mounted_inside_a_folder_goes_with_it_or_is_refused() {
+    let folder = Folder::new();
+    let run = |options: &str| {
+        let mount = format!("type=bind,src={},dst=/x,{options}", folder.path().display());
+        run(&["--mount", &mount], "touch /x/new")
+    };
+    run("bind-recursive=enabled").success();
+    run("ro,bind-recursive=readonly,bind-propagation=rprivate").fails_with(1, "Read-only");
+    run("bind-recursive=disabled").fails_with(125, "bind-recursive=disabled is not supported");
+    run("bind-nonrecursive").fails_with(125, "bind-recursive=disabled is not supported");
+    run("ro,bind-recursive=writable").fails_with(125, "bind-recursive=writable is not supported");
+    run("bind-recursive=readonly").fails_with(125, "requires 'readonly' to be specified");
+}
+
 /// What one container mounts in a shared folder, others see as they asked for.
 #[test]
 fn mounts_travel_between_containers_as_asked_for() {

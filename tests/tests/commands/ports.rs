@@ -258,8 +258,16 @@ fn a_port_that_is_taken_fails_the_start() {
         .installation
         .inspect(name.as_str(), "{{.State.Status}}");
     assert_eq!(status, "created");
+    let inspect = |template: &str| shared().installation.inspect(name.as_str(), template);
+    let error = inspect("{{.State.ExitCode}} {{.State.Error}}");
+    assert!(
+        error.starts_with("128 failed to set up container networking: ")
+            && error.ends_with(": address already in use"),
+        "{error}"
+    );
     drop(taken);
     dctl(&["start", name.as_str()]).success();
+    assert_eq!(inspect("{{.State.ExitCode}} {{.State.Error}}"), "0");
     let other = Name::new();
     run(&other).fails_with(
         125,
@@ -320,6 +328,17 @@ fn what_listens_in_the_machine_s_network_is_on_the_host_s_loopback() {
     wait_until("the port is closed", LONG, || {
         TcpStream::connect(("127.0.0.1", port)).is_err()
     });
+}
+
+#[test]
+fn ports_of_the_machine_s_network_are_not_published() {
+    let busybox = shared().busybox.as_str();
+    let publish = ["--network=host", "-p", "127.0.0.1::80"];
+    let said = dctl(&[&["run", "--rm"], &publish[..], &[busybox, "true"]].concat()).success();
+    assert_eq!(
+        said.error(),
+        "WARNING: Published ports are discarded when using host network mode"
+    );
 }
 
 #[test]

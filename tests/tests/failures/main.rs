@@ -9,6 +9,7 @@
 mod engine;
 mod machine;
 mod ports;
+mod resolver;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

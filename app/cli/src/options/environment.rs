@@ -5,7 +5,8 @@ use std::{collections::HashMap, path::Path};
 use crate::failure::cannot_open;
 
 /// Variables for a container: from files first, then from options, which win.
-/// `NAME` alone takes the value that `lookup` has for it, if any.
+/// `NAME` alone takes the value that `lookup` has for it. If it has none, an option is
+/// passed on as it is, and takes the variable from the image's; in a file it is nothing.
 pub(crate) fn variables(
     files: &[impl AsRef<Path>],
     options: &[String],
@@ -22,17 +23,17 @@ pub(crate) fn variables(
         if option.is_empty() || option.starts_with('=') {
             return Err(format!("invalid environment variable: {option}"));
         }
-        push(option, &lookup, &mut variables);
+        variables.push(with_value(option, &lookup).unwrap_or_else(|| option.clone()));
     }
     Ok(variables)
 }
 
-fn push(entry: &str, lookup: impl Fn(&str) -> Option<String>, variables: &mut Vec<String>) {
+/// `entry` with its value: its own, or the one that `lookup` has.
+fn with_value(entry: &str, lookup: impl Fn(&str) -> Option<String>) -> Option<String> {
     if entry.contains('=') {
-        variables.push(entry.to_owned());
-    } else if let Some(value) = lookup(entry) {
-        variables.push(format!("{entry}={value}"));
+        return Some(entry.to_owned());
     }
+    lookup(entry).map(|value| format!("{entry}={value}"))
 }
 
 /// A file of variables: one a line, `#` begins a comment line, values are taken
@@ -69,7 +70,7 @@ fn parse_file(
         }
         match value {
             Some(value) => variables.push(format!("{name}={value}")),
-            None => push(name, &lookup, variables),
+            None => variables.extend(with_value(name, &lookup)),
         }
     }
     Ok(())
@@ -152,7 +153,7 @@ mod tests {
         let options = ["A=option".to_owned(), "HOST".to_owned(), "NONE".to_owned()];
         assert_eq!(
             variables(&[file.path()], &options, host).unwrap(),
-            ["A=file", "A=option", "HOST=here"]
+            ["A=file", "A=option", "HOST=here", "NONE"]
         );
         assert!(variables(&[] as &[&Path], &["=x".to_owned()], host).is_err());
         assert!(

@@ -94,6 +94,7 @@ pub(super) async fn create(
     {
         host_config.userns_mode = Some("private".to_owned());
     }
+    let discarded = crate::ports::discarded(&host_config);
     let networks = networks(host.networks, host.mac_address, &host_config);
     let shared = context.shares.share(&host_config).await?;
     let request = ContainerCreate {
@@ -124,6 +125,7 @@ pub(super) async fn create(
     if let Some(warning) = emulated(&context, &id, &platform, &parameters).await? {
         warnings.push(warning);
     }
+    warnings.extend(discarded.map(str::to_owned));
     Ok((
         StatusCode::CREATED,
         Json(json!({"Id": id, "Warnings": warnings})),

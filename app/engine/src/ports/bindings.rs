@@ -37,6 +37,16 @@ pub(crate) fn check(host: &HostConfig) -> Result<(), String> {
     bindings.map_or(Ok(()), |ports| asked(ports).map(drop))
 }
 
+/// What Docker says of ports that are asked for in vain.
+pub(crate) fn discarded(host: &HostConfig) -> Option<&'static str> {
+    let asks = host
+        .port_bindings
+        .as_ref()
+        .is_some_and(|ports| !ports.is_empty());
+    (asks && host.network_mode.as_deref() == Some("host"))
+        .then_some("Published ports are discarded when using host network mode")
+}
+
 /// All that `container` asks for, by its ports. Nothing without a network of its own.
 ///
 /// # Errors

@@ -18,22 +18,22 @@ pub(crate) mod view;
 pub(crate) mod watch;
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use guest_protocol::{
     container::Container,
-    methods::{ContainerInspect, ContainerList, ContainerPorts},
+    methods::{ContainerInspect, ContainerList, ContainerPorts, ContainerStartFailed},
     port::PublishedPort,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use self::{bind::Bound, bindings::Wanted};
-pub(crate) use self::{bindings::check, error::PortError};
+pub(crate) use self::{
+    bindings::{check, discarded},
+    error::PortError,
+};
 use crate::agent::{Agent, CallError};
 
 /// Connections and flows of datagrams at once. What comes beyond them is dropped.
@@ -57,8 +57,8 @@ struct Shared {
     reconciling: tokio::sync::Mutex<()>,
     slots: Arc<Semaphore>,
     opening: Arc<Semaphore>,
-    /// A container runs whose ports could not be bound.
-    missing: AtomicBool,
+    /// Containers that run and whose ports could not be bound, which was said.
+    missing: Mutex<HashSet<String>>,
 }
 
 /// One container's listeners.
@@ -138,7 +138,7 @@ impl Ports {
                 reconciling: tokio::sync::Mutex::default(),
                 slots: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
                 opening: Arc::new(Semaphore::new(MOST_OPENING)),
-                missing: AtomicBool::new(false),
+                missing: Mutex::default(),
             }),
         }
     }
@@ -159,13 +159,18 @@ impl Ports {
         if wanted.is_empty() {
             return Ok(prepared(None));
         }
-        let ports = match self.reserve(&container, &wanted) {
-            Err(PortError::Allocated { .. }) => {
-                // Its owner may have ended since it was last looked at.
-                self.synchronise().await;
-                self.reserve(&container, &wanted)?
+        let mut reserved = self.reserve(&container, &wanted);
+        if let Err(PortError::Allocated { .. }) = reserved {
+            // Its owner may have ended since it was last looked at.
+            self.synchronise().await;
+            reserved = self.reserve(&container, &wanted);
+        }
+        let ports = match reserved {
+            Ok(ports) => ports,
+            Err(error) => {
+                self.note_failed(container.id, &error).await;
+                return Err(error);
             }
-            other => other?,
         };
         // From here on it is released, whatever happens.
         let prepared = prepared(Some(container.id.clone()));
@@ -174,6 +179,15 @@ impl Ports {
             agent.call(ContainerPorts { container, ports }).await?;
         }
         Ok(prepared)
+    }
+
+    /// Has the container say why it was not started.
+    async fn note_failed(&self, container: String, error: &PortError) {
+        let message = error.to_string();
+        let call = ContainerStartFailed { container, message };
+        if let Err(error) = self.shared.agent.call(call).await {
+            tracing::warn!(%error, "a container does not know why it was not started");
+        }
     }
 
     /// Those that were bound now; none when they were before.
@@ -216,7 +230,10 @@ impl Ports {
         match agent.call_running(ContainerInspect { container }).await {
             Ok(container) if container.state.is_running() => self.open(&container),
             // It is gone, or the machine is.
-            _ => self.close(|other, _| other == id).await,
+            _ => {
+                self.missing().remove(id);
+                self.close(|other, _| other == id).await;
+            }
         }
     }
 
@@ -237,6 +254,8 @@ impl Ports {
         let _one_at_a_time = self.shared.reconciling.lock().await;
         let containers = self.shared.agent.call_running(ContainerList {}).await?;
         let running = running(&containers);
+        self.missing()
+            .retain(|id| running.contains_key(id.as_str()));
         self.close(|id, _| !running.contains_key(id)).await;
         for container in running.values() {
             self.open(container);
@@ -247,7 +266,7 @@ impl Ports {
     /// Whether ports of containers that run are taken by others: they may be free some
     /// day.
     fn any_missing(&self) -> bool {
-        self.shared.missing.load(Ordering::Relaxed)
+        !self.missing().is_empty()
     }
 
     /// Serves a container that runs.
@@ -266,13 +285,14 @@ impl Ports {
             let bound = match bind::all(&wanted, &[], &held) {
                 Ok(bound) => bound,
                 Err(error) => {
-                    let known = self.shared.missing.swap(true, Ordering::Relaxed);
-                    if !known {
+                    let is_new = self.missing().insert(container.id.clone());
+                    if is_new {
                         tracing::warn!(container = %container.name, %error, "its ports are not published");
                     }
                     return;
                 }
             };
+            self.missing().remove(&container.id);
             let entry = Entry {
                 name: container.name.clone(),
                 bound: container.ports.clone(),
@@ -322,6 +342,11 @@ impl Ports {
             entry.listeners.close().await;
             tracing::info!(container = %entry.name, "not published any more");
         }
+    }
+
+    fn missing(&self) -> MutexGuard<'_, HashSet<String>> {
+        let missing = &self.shared.missing;
+        missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {

@@ -92,3 +92,93 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use guest_protocol::{
+        frame::{self, Reply},
+        methods::Request,
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixListener,
+        sync::Semaphore,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::tests::engine::agent_at;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An agent whose containers echo.
+    fn agent(listener: UnixListener) {
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let request: Request = frame::read(&mut stream).await.unwrap();
+                    assert_eq!(request.name(), "Forward");
+                    let reply = Reply::Ok(Forwarding::Connected);
+                    frame::write(&mut stream, &reply).await.unwrap();
+                    let (mut from, mut to) = stream.split();
+                    // The client ends it as it likes.
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+    }
+
+    /// A connection, if what it says is echoed; none if it is reset.
+    async fn echoed(address: std::net::SocketAddr) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = [0; 5];
+        let talk = async {
+            stream.write_all(b"hello").await?;
+            stream.read_exact(&mut answer).await
+        };
+        timeout(PATIENCE, talk).await.unwrap().ok()?;
+        assert_eq!(&answer, b"hello");
+        Some(stream)
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_bounded_and_what_is_carried_stays() {
+        const ROOM: usize = 8;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent");
+        agent(UnixListener::bind(&path).unwrap());
+        let slots = Arc::new(Semaphore::new(ROOM));
+        let target = Target {
+            agent: agent_at(&path),
+            container: "web".into(),
+            port: 80,
+            slots: Arc::clone(&slots),
+            opening: Arc::new(Semaphore::new(2)),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, target));
+        let mut carried = Vec::new();
+        for _ in 0..ROOM {
+            carried.push(echoed(address).await.unwrap());
+        }
+        for _ in 0..10 * ROOM {
+            assert!(echoed(address).await.is_none());
+        }
+        assert_eq!(slots.available_permits(), 0);
+        for stream in &mut carried {
+            let mut answer = [0; 5];
+            stream.write_all(b"still").await.unwrap();
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"still");
+        }
+        // There is room again when they go.
+        drop(carried);
+        let all = timeout(PATIENCE, slots.acquire_many(ROOM as u32)).await;
+        drop(all.unwrap().unwrap());
+        echoed(address).await.unwrap();
+        serving.abort();
+    }
+}

@@ -15,6 +15,9 @@ pub(crate) const COMMAND_LINE: &[&str] = &[
     // The host's RDRAND and virtio-rng seed it; nobody shall wait for entropy.
     "random.trust_cpu=on",
     "cryptomgr.notests",
+    // Interfaces that these drivers would make unasked, and --network host show.
+    "dummy.numdummies=0",
+    "ifb.numifbs=0",
     // There is no PIT whose interrupt could be checked.
     "no_timer_check",
     // KVM keeps the time-stamp counters of all CPUs in step. Without this, Linux

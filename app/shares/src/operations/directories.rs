@@ -124,7 +124,11 @@ impl Call<'_> {
                 // No node: the client looks up what it is interested in.
                 listing.body.zeroes(ATTRIBUTES);
             }
-            let status = crate::host::status(export.root())?;
+            // It may have gone since.
+            let Ok(root) = export.root() else {
+                continue;
+            };
+            let status = crate::host::status(root)?;
             let number = self.server.devices.number(&status);
             listing.entry(number, next, crate::host::file_type(&status), name);
         }

@@ -17,7 +17,7 @@ impl Call<'_> {
         let mut body = Body::default();
         if self.header.node == wire::ROOT {
             let export = self.server.exports.find(name).ok_or(Errno::NOENT)?;
-            let root = Arc::clone(export.root());
+            let root = export.root()?;
             let status = host::status(&root)?;
             let inodes = &self.server.inodes;
             let inode = inodes.know(&export, Arc::clone(&root), &status, Found::Root)?;

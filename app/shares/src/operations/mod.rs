@@ -172,7 +172,7 @@ impl Call<'_> {
         if inode.is_root {
             return Ok(());
         }
-        let root = inode.export.root();
+        let root = inode.export.root()?;
         for _ in 0..2 {
             let path = match self.server.descriptors.path(file) {
                 Ok(path) => path,

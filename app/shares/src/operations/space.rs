@@ -34,8 +34,11 @@ impl Call<'_> {
         let mut result = Ok(Answer::empty());
         for export in self.server.exports.all() {
             // Roots are known to be directories or regular files.
-            let root = export.root().as_fd();
-            let opened = self.server.descriptors.reopen(root, OFlags::RDONLY);
+            // What has gone meanwhile is nobody's any more.
+            let Ok(root) = export.root() else {
+                continue;
+            };
+            let opened = self.server.descriptors.reopen(root.as_fd(), OFlags::RDONLY);
             if let Err(error) = opened.and_then(rustix::fs::syncfs) {
                 result = Err(error);
             }

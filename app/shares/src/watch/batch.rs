@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use guest_protocol::replay::{Change, ChangeKind};
 use rustix::fs::inotify::ReadFlags;
@@ -158,7 +157,10 @@ impl Work<'_> {
         // What was made in it before it was watched nobody has told.
         let mut found = Vec::new();
         let path = self.tree.path(place, name);
-        let open = path.and_then(|path| host::below(place.export.root().as_fd(), &path).ok());
+        let root = place.export.root();
+        let open = path
+            .zip(root.ok())
+            .and_then(|(path, root)| host::below(root.as_fd(), &path).ok());
         if let Some(open) = open
             && let Ok(name) = Name::new(name)
         {
@@ -235,8 +237,9 @@ impl Work<'_> {
             return;
         };
         // What is gone again has not changed.
-        let root = Arc::clone(place.export.root());
-        let Ok(status) = host::below(root.as_fd(), &path).and_then(host::status) else {
+        let found = place.export.root();
+        let found = found.and_then(|root| host::below(root.as_fd(), &path));
+        let Ok(status) = found.and_then(host::status) else {
             return;
         };
         let own = self.server.recent.had_file(device(&status), status.stx_ino);

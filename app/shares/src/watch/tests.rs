@@ -62,7 +62,7 @@ impl Rig {
     fn look(&self, path: &str) {
         let export = self.server.exports.find(b"x").unwrap();
         let inodes = &self.server.inodes;
-        let mut file = Arc::clone(export.root());
+        let mut file = export.root().unwrap();
         let mut inode = inodes
             .know(
                 &export,

@@ -80,8 +80,9 @@ impl Tree {
 
     /// Watches all directories of an export that are not watched yet.
     fn rescan(&mut self, export: &Arc<Export>) {
-        let root = Arc::clone(export.root());
-        self.add(export, None, root.as_fd(), &mut |_, _, _| {});
+        if let Ok(root) = export.root() {
+            self.add(export, None, root.as_fd(), &mut |_, _, _| {});
+        }
     }
 
     /// Events were lost: directories may have come that nobody told of.
@@ -157,7 +158,7 @@ impl Tree {
         let key = FileKey::new(export, &status);
         if above.is_some() {
             // Other file systems that are mounted in the export may be endless (`/proc`).
-            let root = host::status(export.root()).ok()?;
+            let root = host::status(export.root().ok()?).ok()?;
             if key.mount != root.stx_mnt_id {
                 return None;
             }
@@ -302,7 +303,7 @@ impl Tree {
             .find(|place| place.export.serial == export.serial)
             .ok_or(Errno::NOENT)?;
         let path = self.path(place, b"").ok_or(Errno::NOENT)?;
-        host::below(export.root().as_fd(), &path)
+        host::below(export.root()?.as_fd(), &path)
     }
 }
 

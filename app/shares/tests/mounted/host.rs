@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a full host is a full share", full),
         trial("the host and the guest respect each other's locks", locks),
         trial("a share that is removed while it is used", removed),
+        trial("nothing holds a share that was removed", unmounted),
         trial("a single file is shared", single_file),
         trial(
             "the guest's root has the user's rights and no more",
@@ -257,6 +258,27 @@ fn locks(share: &Mounted) -> Outcome {
         flock(&inside, FlockOperation::NonBlockingLockShared),
         Err(Errno::AGAIN),
     )
+}
+
+/// As the same export, and as another of its users sees it.
+fn unmounted(share: &Mounted) -> Outcome {
+    let usb = share.outside().join("usb");
+    fs::create_dir(&usb)?;
+    mount("usb", &usb, "tmpfs", MountFlags::empty(), None)?;
+    fs::create_dir(usb.join("d"))?;
+    fs::write(usb.join("d/f"), "text")?;
+    let (root, options) = (shares::open_root(&usb)?, ExportOptions::default());
+    share.server.add_export("usb", root, options)?;
+    let mut open = Vec::new();
+    for name in ["usb", "usb@1000:1001"] {
+        open.push(File::open(share.root().join(name).join("d/f"))?);
+    }
+    let unmounted = || unmount(&usb, UnmountFlags::empty()).is_ok();
+    same(unmounted(), false)?;
+    share.server.remove_export("usb")?;
+    soon("it can be unmounted", unmounted)?;
+    drop(open);
+    Ok(())
 }
 
 fn removed(share: &Mounted) -> Outcome {

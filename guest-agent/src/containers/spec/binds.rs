@@ -6,7 +6,7 @@
 
 use guest_protocol::{
     AgentError,
-    docker::{Mount, MountPoint, MountPointTypeEnum},
+    docker::{Mount, MountBindOptions, MountPoint, MountPointTypeEnum},
 };
 use rustix::mount::MountPropagationFlags;
 use serde_json::{Value, json};
@@ -63,9 +63,29 @@ pub(super) fn from_mount(mount: &Mount, destination: String) -> Result<MountPoin
     if mount.volume_options.is_some() {
         return Err(invalid("field VolumeOptions must not be specified"));
     }
-    let propagation = mount
-        .bind_options
-        .as_ref()
+    let options = mount.bind_options.as_ref();
+    let asks = |option: fn(&MountBindOptions) -> Option<bool>| {
+        options.and_then(option).unwrap_or_default()
+    };
+    if asks(|options| options.read_only_force_recursive) && mount.read_only != Some(true) {
+        return Err(invalid(
+            "mount source must be read-only when ReadOnlyForceRecursive is set",
+        ));
+    }
+    // A share has all that is mounted in its folder, and refuses changes of all or none.
+    if asks(|options| options.non_recursive) {
+        return Err(invalid(
+            "what is mounted inside a folder of the host is always shared with it \
+             (bind-recursive=disabled is not supported)",
+        ));
+    }
+    if asks(|options| options.read_only_non_recursive) {
+        return Err(invalid(
+            "what is mounted inside a read-only folder of the host is read-only, too \
+             (bind-recursive=writable is not supported)",
+        ));
+    }
+    let propagation = options
         .and_then(|options| options.propagation)
         .map(|propagation| propagation.to_string())
         .filter(|propagation| !propagation.is_empty());
@@ -155,7 +175,7 @@ pub(super) fn root_propagation<'a>(
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::docker::{MountBindOptions, MountBindOptionsPropagationEnum};
+    use guest_protocol::docker::MountBindOptionsPropagationEnum;
 
     use super::*;
 
@@ -198,5 +218,48 @@ mod tests {
             let error = from_mount(&mount(source), "/x".into()).unwrap_err();
             assert!(error.message.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_inside_goes_with_the_folder() {
+        let refused = |options: MountBindOptions, read_only: bool| {
+            let mount = Mount {
+                source: Some("/a".into()),
+                read_only: Some(read_only),
+                bind_options: Some(options),
+                ..Mount::default()
+            };
+            from_mount(&mount, "/x".into())
+                .err()
+                .map(|error| error.message)
+        };
+        let forced = || MountBindOptions {
+            read_only_force_recursive: Some(true),
+            ..MountBindOptions::default()
+        };
+        assert_eq!(refused(forced(), true), None);
+        assert!(
+            refused(forced(), false)
+                .unwrap()
+                .contains("must be read-only")
+        );
+        let alone = MountBindOptions {
+            non_recursive: Some(true),
+            ..MountBindOptions::default()
+        };
+        assert!(
+            refused(alone, false)
+                .unwrap()
+                .contains("bind-recursive=disabled")
+        );
+        let writable = MountBindOptions {
+            read_only_non_recursive: Some(true),
+            ..MountBindOptions::default()
+        };
+        assert!(
+            refused(writable, true)
+                .unwrap()
+                .contains("bind-recursive=writable")
+        );
     }
 }

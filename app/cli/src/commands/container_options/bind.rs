@@ -70,9 +70,46 @@ pub(super) fn set(options: &mut MountBindOptions, key: &str, value: &str) -> Res
     Ok(true)
 }
 
+/// Refuses what the options say of a read-only mount when it is none, as Docker's
+/// command line does.
+pub(super) fn check(options: &MountBindOptions, read_only: bool) -> Result<(), String> {
+    let needs = |word: &str, what: &str| {
+        Err(format!(
+            "option 'bind-recursive={word}' requires '{what}' to be specified in conjunction"
+        ))
+    };
+    if options.read_only_non_recursive == Some(true) && !read_only {
+        return needs("writable", "readonly");
+    }
+    if options.read_only_force_recursive == Some(true) {
+        if !read_only {
+            return needs("readonly", "readonly");
+        }
+        if options.propagation != Some(MountBindOptionsPropagationEnum::RPRIVATE) {
+            return needs("readonly", "bind-propagation=rprivate");
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_recursive_of_a_read_only_mount_needs_one() {
+        let mut options = MountBindOptions::default();
+        set(&mut options, "bind-recursive", "readonly").unwrap();
+        check(&options, false).unwrap_err();
+        check(&options, true).unwrap_err();
+        set(&mut options, "bind-propagation", "rprivate").unwrap();
+        assert_eq!(check(&options, true), Ok(()));
+        let mut options = MountBindOptions::default();
+        set(&mut options, "bind-recursive", "writable").unwrap();
+        check(&options, false).unwrap_err();
+        assert_eq!(check(&options, true), Ok(()));
+        set(&mut options, "bind-recursive", "what").unwrap_err();
+    }
 
     #[test]
     fn relative_paths_begin_with_a_dot() {

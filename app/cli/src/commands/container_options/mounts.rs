@@ -144,6 +144,7 @@ fn mount(text: &str) -> Result<Mount, String> {
     if for_tmpfs && mount.typ != Some(MountTypeEnum::TMPFS) {
         return Err("cannot mix 'tmpfs-*' options with another type of mount".into());
     }
+    bind::check(&of_host, mount.read_only == Some(true))?;
     mount.bind_options = for_bind.then_some(of_host);
     mount.volume_options = for_volume.then_some(volume);
     mount.tmpfs_options = for_tmpfs.then_some(tmpfs);

@@ -35,6 +35,9 @@ pub(crate) const COMMAND_LINE: &[&str] = &[
     "reboot=t",
     "random.trust_cpu=on",
     "cryptomgr.notests",
+    // Interfaces that these drivers would make unasked, and --network host show.
+    "dummy.numdummies=0",
+    "ifb.numifbs=0",
     // Timer interrupts of a software CPU come too late for the check at boot, and
     // its time-stamp counter is the host's clock: no watchdog knows better.
     "no_timer_check",
