@@ -274,7 +274,7 @@ methods! {
         timeout: Option<i64>,
     } -> ();
 
-    /// Sends it a signal.
+    /// Sends it a signal. After SIGKILL it replies when the container has ended.
     ContainerKill {
         /// Name, id or unambiguous prefix of it.
         container: String,

@@ -42,7 +42,7 @@ impl Containers {
     async fn remove_entry(&self, entry: &Arc<Entry>, force: bool, volumes: bool) -> Result<()> {
         if force && entry.is_running() {
             // Not waiting for a stop that holds the lock.
-            let _ = self.kill(&entry.id, "KILL");
+            let _ = self.kill(&entry.id, "KILL").await;
         }
         let _lifecycle = entry.lifecycle.lock().await;
         if entry.history.borrow().removed {

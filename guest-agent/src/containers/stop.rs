@@ -71,11 +71,12 @@ impl Containers {
         Ok(before)
     }
 
-    /// Sends a signal.
+    /// Sends a signal. Waits for the end that SIGKILL brings, so that what comes next
+    /// finds the container stopped.
     ///
     /// # Errors
-    /// When there is no such signal, or the container does not run.
-    pub(crate) fn kill(&self, reference: &str, signal: &str) -> Result<()> {
+    /// When there is no such signal, or the container does not run, or does not end.
+    pub(crate) async fn kill(&self, reference: &str, signal: &str) -> Result<()> {
         let signal = if signal.is_empty() {
             SignalNumber::KILL
         } else {
@@ -99,6 +100,9 @@ impl Containers {
         if ends {
             // A frozen process does not act on what it was sent.
             self.resume(&entry)?;
+        }
+        if signal == SignalNumber::KILL {
+            killed(&entry).await?;
         }
         Ok(())
     }
@@ -158,12 +162,7 @@ impl Containers {
     pub(super) async fn kill_and_wait(&self, entry: &Entry) -> Result<()> {
         // When it ended just now, there is nothing to kill and nothing to wait for.
         let _ = self.send(entry, SignalNumber::KILL);
-        timeout(KILL_GRACE, ended(entry)).await.map_err(|_| {
-            AgentError::system(format!(
-                "container {} was killed and does not end: a process of it hangs in the kernel",
-                entry.id
-            ))
-        })
+        killed(entry).await
     }
 
     /// Ends a container that waits to be started again.
@@ -241,6 +240,16 @@ fn stop_signal(entry: &Entry) -> Result<SignalNumber> {
             .filter(|signal| !signal.is_empty())
             .unwrap_or("TERM"),
     )
+}
+
+/// Waits for the end of a container that was killed.
+async fn killed(entry: &Entry) -> Result<()> {
+    timeout(KILL_GRACE, ended(entry)).await.map_err(|_| {
+        AgentError::system(format!(
+            "container {} was killed and does not end: a process of it hangs in the kernel",
+            entry.id
+        ))
+    })
 }
 
 async fn ended(entry: &Entry) {

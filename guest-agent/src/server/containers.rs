@@ -57,8 +57,8 @@ pub(super) async fn restart(agent: &Agent, call: &ContainerRestart) -> Result<()
         .await
 }
 
-pub(super) fn kill(agent: &Agent, call: &ContainerKill) -> Result<()> {
-    containers(agent)?.kill(&call.container, &call.signal)
+pub(super) async fn kill(agent: &Agent, call: &ContainerKill) -> Result<()> {
+    containers(agent)?.kill(&call.container, &call.signal).await
 }
 
 pub(super) async fn remove(agent: &Agent, call: &ContainerRemove) -> Result<()> {

@@ -227,7 +227,9 @@ async fn dispatch(
         Request::ContainerRestart(call) => {
             reply(connection, containers::restart(agent, &call).await).await
         }
-        Request::ContainerKill(call) => reply(connection, containers::kill(agent, &call)).await,
+        Request::ContainerKill(call) => {
+            reply(connection, containers::kill(agent, &call).await).await
+        }
         Request::ContainerRemove(call) => {
             reply(connection, containers::remove(agent, &call).await).await
         }

@@ -64,7 +64,7 @@ fn not_empty(at: &Path) -> Result<()> {
 }
 
 fn many(at: &Path) -> Result<()> {
-    let expected: BTreeSet<String> = (0..3000).map(|number| format!("file{number}")).collect();
+    let expected: BTreeSet<String> = (0..1000).map(|number| format!("file{number}")).collect();
     for name in &expected {
         File::create(at.join(name))?;
     }
@@ -79,7 +79,7 @@ fn many(at: &Path) -> Result<()> {
 }
 
 fn remove_while_listing(at: &Path) -> Result<()> {
-    for number in 0..1000 {
+    for number in 0..400 {
         File::create(at.join(number.to_string()))?;
     }
     for entry in fs::read_dir(at)? {
