@@ -96,8 +96,21 @@ impl Command {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn started(&self) -> MutexGuard<'_, bool> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn process(&self) -> MutexGuard<'_, Option<OwnedFd>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it with the exit code of one that was not even tried, for `error`, unless it
+    /// has one.
+    pub(crate) fn fail(&self, error: &AgentError) {
+        if self.lock().exit_code.is_none() {
+            let found = error.kind != ErrorKind::CommandNotFound;
+            self.finish(if found { 126 } else { 127 });
+        }
     }
 
     fn finish(&self, exit_code: i64) {
@@ -219,22 +232,25 @@ impl Execs {
         Ok(())
     }
 
+    /// Whether nobody has taken the right to start `command`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when somebody has.
+    pub(crate) fn check_unclaimed(command: &Command) -> Result<()> {
+        if *command.started() {
+            return Err(already_run(command));
+        }
+        Ok(())
+    }
+
     /// Takes the right to start `command`, which there is once.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when it was started before.
     pub(crate) fn claim(command: &Command) -> Result<()> {
-        let mut started = command
-            .started
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *started {
-            return Err(AgentError::new(
-                ErrorKind::Conflict,
-                format!("exec {} has already been run", command.lock().id),
-            ));
+        if std::mem::replace(&mut *command.started(), true) {
+            return Err(already_run(command));
         }
-        *started = true;
         Ok(())
     }
 
@@ -321,6 +337,13 @@ impl Execs {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Command>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn already_run(command: &Command) -> AgentError {
+    AgentError::new(
+        ErrorKind::Conflict,
+        format!("exec {} has already been run", command.lock().id),
+    )
 }
 
 /// The exit code of a command that could not be run, as Docker records it.

@@ -3,10 +3,11 @@
 //! The tests in `tests/` type commands as a user does and look at what comes back:
 //! [`installation`] is a `dctl` with a home of its own and everything that it
 //! starts, [`command`] runs commands within a time, [`terminal`] does so on a
-//! terminal, [`images`] makes images from this system's packages, [`registry`]
-//! serves them, [`hostile`] is a registry that lies. [`api`] asks the engine without a
-//! command in between, [`footprint`] looks at what is left when much was asked, and
-//! [`browser`] shows pages.
+//! terminal, [`clients`] are other people's programs, [`images`] makes images from
+//! this system's packages, [`servers`] such of real servers, [`registry`] serves them,
+//! [`hostile`] is a registry that lies. [`api`] asks the engine without a command in
+//! between, [`footprint`] looks at what is left when much was asked, and [`browser`]
+//! shows pages.
 //!
 //! Nothing here knows the crates that the tests are about: only their command
 //! line, their exit codes and their API's socket.
@@ -23,12 +24,14 @@
 
 pub mod api;
 pub mod browser;
+pub mod clients;
 pub mod command;
 pub mod footprint;
 pub mod hostile;
 pub mod images;
 pub mod installation;
 pub mod registry;
+pub mod servers;
 pub mod terminal;
 
 pub use command::{Finished, Running};

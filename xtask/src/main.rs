@@ -10,6 +10,7 @@ mod assets;
 mod bench;
 mod cache;
 mod campaign;
+mod clients;
 mod cpio;
 mod fuzz;
 mod initramfs;
@@ -68,6 +69,8 @@ enum Task {
     },
     /// Run a command in a virtual machine that has a real /dev/kvm
     Lab(lab::Options),
+    /// Fetch the clients of other people that tests drive; print where they are
+    Clients,
     /// Run what CI runs, or the stages named
     Test(test::Options),
     /// Measure, and print ratios
@@ -111,6 +114,7 @@ fn run(task: Task) -> Result<ExitCode> {
             return Err(process::replace(&dctl, &arguments));
         }
         Task::Lab(options) => return Ok(ExitCode::from(lab::run(&places, &options)?)),
+        Task::Clients => println!("{}", clients::fetch(&places)?.display()),
         Task::Test(options) => {
             setup::run(&places)?;
             return test::run(&places, &options);

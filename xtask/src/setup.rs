@@ -48,6 +48,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "nftables",
             "python3",
             "python3-pip",
+            "python3-venv",
         ],
     ),
 ];

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: what CI runs, in the order that finds faults soonest.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use crate::cache::{Key, Places};
 use crate::fuzz;
 use crate::kernel::{self, Arch};
-use crate::{assets, campaign, lab, package, process, rust};
+use crate::{assets, campaign, clients, lab, package, process, rust};
 
 /// Which stages.
 #[derive(clap::Args)]
@@ -151,11 +152,8 @@ fn dependencies(places: &Places) -> Result<()> {
 fn unit(places: &Places) -> Result<()> {
     // Tests of machines boot the guest that is embedded.
     assets::build(places)?;
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":");
-    path.push(package::docker_client(places)?);
     let mut cargo = rust::cargo(places);
-    cargo.env("PATH", path);
+    cargo.env("PATH", path_with_docker(places)?);
     let packages = ["--workspace", "--exclude", "tests"];
     if process::find("cargo-nextest").is_some() {
         cargo.args(["nextest", "run", "--no-tests", "pass"]);
@@ -170,6 +168,8 @@ fn end_to_end(places: &Places, options: &Options) -> Result<()> {
     let mut cargo = rust::cargo(places);
     cargo
         .env("DCTL_BIN", dctl)
+        .env("PATH", path_with_docker(places)?)
+        .env(clients::VARIABLE, clients::fetch(places)?)
         .env("DCTL_POSIX_CHECKS", rust::posix_checks(places)?)
         .env("DCTL_TEST_PYTHON", schemathesis(places)?)
         .args(["test", "--package", "tests", "--no-fail-fast"]);
@@ -187,6 +187,14 @@ fn schemathesis(places: &Places) -> Result<PathBuf> {
         "schemathesis",
         &places.repository.join(requirements),
     )
+}
+
+/// `$PATH`, and after it where Docker's client is.
+fn path_with_docker(places: &Places) -> Result<OsString> {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(package::docker_client(places)?);
+    Ok(path)
 }
 
 /// What runs in the lab: package, its test program, and which of its tests. All

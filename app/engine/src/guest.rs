@@ -46,6 +46,10 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn keep_exports(&self, names: BTreeSet<String>) -> BoxFuture<'_, Result<(), Error>>;
     /// Tries again what could not be opened.
     fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// Whether its requests to this engine are answered.
+    fn engine_access(&self) -> BoxFuture<'_, Result<bool, Error>>;
+    /// Changes that, also for engines that come.
+    fn set_engine_access(&self, access: bool) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 impl Guest for Machine {
@@ -138,5 +142,13 @@ impl Guest for Machine {
 
     fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>> {
         Machine::retry_exports(self).boxed()
+    }
+
+    fn engine_access(&self) -> BoxFuture<'_, Result<bool, Error>> {
+        Machine::engine_access(self).boxed()
+    }
+
+    fn set_engine_access(&self, access: bool) -> BoxFuture<'_, Result<(), Error>> {
+        Machine::set_engine_access(self, access).boxed()
     }
 }

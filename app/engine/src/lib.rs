@@ -12,8 +12,10 @@
 mod agent;
 mod api;
 mod clock;
+mod container_clients;
 mod egress;
 mod guest;
+mod guest_streams;
 mod hangup;
 mod images;
 mod instance;
@@ -165,7 +167,7 @@ async fn serve(
     let guest = Arc::new(machine.clone());
     let agent = Arc::new(Agent::new(guest.clone()));
     let ports = Ports::new(Arc::clone(&agent));
-    let shares = Arc::new(Shares::new(guest));
+    let shares = Arc::new(Shares::new(guest, instance.socket()));
     let shutdown = Arc::new(Notify::new());
     let context = api::Context {
         agent: Arc::clone(&agent),
@@ -181,7 +183,10 @@ async fn serve(
     if let Some(ready) = ready {
         ready.send();
     }
+    let router = api::router(context);
     let egress = tokio::spawn(egress::keep(machine.clone()));
+    let clients = container_clients::keep(machine.clone(), Arc::clone(&shares), router.clone());
+    let clients = tokio::spawn(clients);
     let keeping = tokio::spawn(shares::keep(machine.clone(), Arc::clone(&agent), shares));
     let clock = tokio::spawn(clock::keep(machine, agent));
     let ports = tokio::spawn(ports::watch::follow(ports));
@@ -193,10 +198,11 @@ async fn serve(
         }
     };
     let limits = server::Limits::default();
-    server::serve(listener, api::router(context), limits, end).await;
+    server::serve(listener, router, limits, end).await;
     clock.abort();
     ports.abort();
     egress.abort();
+    clients.abort();
     keeping.abort();
     Ok(())
 }

@@ -4,6 +4,8 @@
 mod connection;
 mod steady;
 
+pub(crate) use connection::serve as serve_connection;
+
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;

@@ -332,6 +332,7 @@ impl Machine {
             inner.require()?;
             let _off = inner.hold_off()?;
             crate::file::remove(&inner.files.exports())?;
+            crate::file::remove(&inner.files.engine_access())?;
             crate::file::remove(&inner.files.disk())?;
             crate::file::sync_directory(inner.files.directory())
         })

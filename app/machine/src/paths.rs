@@ -277,6 +277,11 @@ impl MachineFiles {
         self.directory.join("exports.json")
     }
 
+    /// There while the machine may make requests to its engine.
+    pub fn engine_access(&self) -> PathBuf {
+        self.directory.join("engine-access")
+    }
+
     /// The monitor's control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")

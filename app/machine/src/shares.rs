@@ -188,6 +188,37 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether the machine's engine answers requests that come from the machine.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn engine_access(&self) -> Result<bool> {
+        let path = self.inner.files.engine_access();
+        blocking(move || match path.try_exists() {
+            Ok(exists) => Ok(exists),
+            Err(error) => Err(Error::io("look for", &path, error)),
+        })
+        .await
+    }
+
+    /// Changes that, for as long as the machine exists.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn set_engine_access(&self, access: bool) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let path = inner.files.engine_access();
+            if access {
+                create_private(inner.files.directory())?;
+                file::replace(&path, b"")
+            } else {
+                file::remove(&path)
+            }
+        })
+        .await
+    }
+
     async fn control(&self) -> Result<Option<Control>> {
         Control::connect(&self.inner.files.control_socket()).await
     }
@@ -243,5 +274,18 @@ mod tests {
         assert!(machine.add_export(export("more")).await.is_err());
         machine.keep_exports(|_| false).await.unwrap();
         assert!(!machine.files().exports().exists());
+    }
+
+    #[tokio::test]
+    async fn access_to_the_engine_is_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let open = || Machine::open(&Paths::under(home.path()), DEFAULT_MACHINE).unwrap();
+        assert!(!open().engine_access().await.unwrap());
+        open().set_engine_access(true).await.unwrap();
+        assert!(open().engine_access().await.unwrap());
+        for _ in 0..2 {
+            open().set_engine_access(false).await.unwrap();
+            assert!(!open().engine_access().await.unwrap());
+        }
     }
 }

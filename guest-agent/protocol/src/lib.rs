@@ -66,6 +66,11 @@ pub const SHARES_PORT: u32 = 1027;
 /// The guest's vsock port that is told what has changed in shared files.
 pub const SHARE_CHANGES_PORT: u32 = 1028;
 
+/// The host's vsock port where the engine answers HTTP requests of containers that
+/// mount its socket ([`share::ENGINE_SOCKET`]). It answers none while there is no such
+/// container.
+pub const API_PORT: u32 = 1030;
+
 /// Version of this protocol. Host and guest ship in one binary, but an engine
 /// can be upgraded while a machine runs: see [`methods::MachineInfo`].
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -432,8 +432,10 @@ methods! {
         config: ExecConfig,
     } -> ExecCreated;
 
-    /// Runs it. After the reply the stream is as for [`ContainerAttach`], and ends
-    /// when the command's output does; with `detach` there is none.
+    /// Runs it. The reply says that it can be; after it the stream is as for
+    /// [`ContainerAttach`], and ends when the command's output does. Why it does not
+    /// run after all is its output then. With `detach` there is no stream, and the
+    /// reply comes when it runs.
     ExecStart {
         /// The exec's id.
         exec: String,

@@ -4,6 +4,10 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+/// The path that stands for the engine's own socket, which containers may mount: no
+/// file of the host's, but one of the machine's that leads to [`crate::API_PORT`].
+pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
+
 /// The name of a host path's export: the entry in the shared file system's root. What
 /// is mounted read-only is an export of its own, which refuses changes whoever asks.
 pub fn export_name(path: &str, read_only: bool) -> String {

@@ -25,7 +25,7 @@ use crate::{
     log::Log,
     runtime::loopback,
     server::{self, Listener},
-    shares::{Shares, changes},
+    shares::{Shares, changes, engine},
     shutdown,
 };
 
@@ -122,6 +122,10 @@ async fn serve(log: Log, stages: Stages, seed: Option<File>) -> Result<Arc<Agent
         button.power_button.press();
     });
     tokio::spawn(server::serve(Arc::clone(&agent), calls));
+    if let Err(error) = engine::listen(agent.shares.engine()) {
+        // Only containers that want it miss it.
+        tracing::error!("{error}");
+    }
     let changes = Listener::vsock(SHARE_CHANGES_PORT)?;
     tokio::spawn(changes::listen(agent.shares.clone(), changes));
     agent.stages.reach("listening");

@@ -36,17 +36,34 @@ impl Containers {
         Ok(command)
     }
 
+    /// Whether a prepared command may be run now.
+    ///
+    /// # Errors
+    /// When it was run before, or the container does not run.
+    pub(crate) fn check_exec(&self, command: &Command) -> Result<()> {
+        let entry = self.find(&command.exec().container_id)?;
+        require_running(&entry, &entry.id)?;
+        Execs::check_unclaimed(command)
+    }
+
     /// Runs a prepared command.
     ///
     /// # Errors
     /// When it was run before, the container does not run, or its program cannot be
     /// executed.
     pub(crate) async fn start_exec(&self, command: &Arc<Command>) -> Result<()> {
-        let exec = command.exec();
-        let entry = self.find(&exec.container_id)?;
+        let entry = self.find(&command.exec().container_id)?;
         require_running(&entry, &entry.id)?;
         Execs::claim(command)?;
+        let started = self.start_claimed(command, &entry).await;
+        if let Err(error) = &started {
+            command.fail(error);
+        }
+        started
+    }
 
+    async fn start_claimed(&self, command: &Arc<Command>, entry: &Arc<Entry>) -> Result<()> {
+        let exec = command.exec();
         let container = entry.container();
         let config = &exec.config;
         let name = if config.user.is_empty() {
@@ -83,7 +100,7 @@ impl Containers {
         std::fs::write(&process, json).context("cannot describe the process")?;
 
         let action = format!("exec_start: {}", config.cmd.join(" "));
-        self.tell(&entry, &action, &[("execID", exec.id.clone())]);
+        self.tell(entry, &action, &[("execID", exec.id.clone())]);
         let job = |console| Job::Exec {
             id: entry.id.clone(),
             process: process.clone(),
@@ -98,7 +115,7 @@ impl Containers {
             confinement,
         };
         let containers = self.clone();
-        let (ended, id) = (Arc::clone(&entry), exec.id.clone());
+        let (ended, id) = (Arc::clone(entry), exec.id.clone());
         let on_end = move |code: i64| {
             let more = [("execID", id), ("exitCode", code.to_string())];
             containers.tell(&ended, "exec_die", &more);

@@ -13,6 +13,7 @@ use guest_protocol::{
         ExecResize, ExecStart, ProcessList, WaitResult,
     },
 };
+use tokio::io::AsyncWriteExt;
 
 use super::{Connection, hung_up, reply};
 use crate::{
@@ -246,46 +247,58 @@ pub(super) async fn start_exec(
     call: &ExecStart,
     connection: &mut Connection,
 ) -> StdResult<(), FrameError> {
-    match start_subscribed(agent, call).await {
-        Ok((command, subscription)) => {
-            let tty = command.stdio().tty();
-            reply(connection, Ok(Attached { tty })).await?;
-            if !call.detach {
-                carry_exec(&command, subscription, connection).await;
-            }
-            Ok(())
-        }
-        Err(error) => reply::<Attached>(connection, Err(error)).await,
+    let command = match startable(agent, call) {
+        Ok(command) => command,
+        Err(error) => return reply::<Attached>(connection, Err(error)).await,
+    };
+    let tty = command.stdio().tty();
+    if call.detach {
+        let started = run_exec(agent, &command).await;
+        return reply(connection, started.map(|()| Attached { tty })).await;
     }
+    let config = command.exec().config;
+    let streams = Streams {
+        stdin: config.attach_stdin,
+        stdout: config.attach_stdout,
+        stderr: config.attach_stderr,
+    };
+    let (subscription, _) = command.stdio().subscribe(streams);
+    // Before it runs, as Docker does: clients that read the reply's headers with a
+    // buffer would lose output that comes with them.
+    reply(connection, Ok(Attached { tty })).await?;
+    match run_exec(agent, &command).await {
+        Ok(()) => carry_exec(&command, subscription, connection).await,
+        Err(error) => {
+            let text = format!("{}\r\n", error.message);
+            if !tty {
+                let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                connection.write_all(&[1, 0, 0, 0]).await?;
+                connection.write_all(&length.to_be_bytes()).await?;
+            }
+            connection.write_all(text.as_bytes()).await?;
+        }
+    }
+    Ok(())
 }
 
-async fn start_subscribed(
-    agent: &Arc<Agent>,
-    call: &ExecStart,
-) -> Result<(Arc<Command>, Subscription)> {
+/// The exec, if it can be started now.
+fn startable(agent: &Agent, call: &ExecStart) -> Result<Arc<Command>> {
     let command = agent.execs.find(&call.exec)?;
+    containers(agent)?.check_exec(&command)?;
     if let Some([height, width]) = call.console_size {
         command.stdio().resize(height, width);
     }
-    let config = command.exec().config;
-    let streams = if call.detach {
-        Streams::default()
-    } else {
-        Streams {
-            stdin: config.attach_stdin,
-            stdout: config.attach_stdout,
-            stderr: config.attach_stderr,
-        }
-    };
-    let (subscription, _) = command.stdio().subscribe(streams);
+    Ok(command)
+}
+
+async fn run_exec(agent: &Agent, command: &Arc<Command>) -> Result<()> {
     // A task of its own: a host that hangs up must not leave it half started.
-    let (starting, containers) = (Arc::clone(&command), containers(agent)?.clone());
+    let (starting, containers) = (Arc::clone(command), containers(agent)?.clone());
     tokio::spawn(async move { containers.start_exec(&starting).await })
         .await
         .map_err(|error| {
             guest_protocol::AgentError::system(format!("the exec was lost: {error}"))
-        })??;
-    Ok((command, subscription))
+        })?
 }
 
 /// Carries an exec's stdio, and ends once its exit code can be asked for.

@@ -1,6 +1,8 @@
 //! Files of the host that containers mount: one file system whose root has an entry
 //! for each path that the host shares ([`guest_protocol::share::export_name`]).
 //!
+//! The engine's socket, which containers mount like a file of the host, is [`engine`]'s.
+//!
 //! It is mounted once, when the first container wants something of it, and stays. Which
 //! paths there are, is the host's decision: the agent cannot ask for any. Containers'
 //! starts call [`Shares::places`]; changes that the host reports are handled by
@@ -8,6 +10,7 @@
 
 pub(crate) mod changes;
 mod connection;
+pub(crate) mod engine;
 mod mounting;
 
 use std::{
@@ -21,7 +24,7 @@ use guest_protocol::{
     AgentError,
     container::Container,
     docker::{MountPoint, MountPointTypeEnum},
-    share::export_name,
+    share::{ENGINE_SOCKET, export_name},
 };
 
 pub(crate) use self::mounting::FLAGS;
@@ -31,6 +34,8 @@ use crate::error::{Context, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct Shares {
     root: PathBuf,
+    /// Where containers find the engine's socket.
+    engine: PathBuf,
     /// Whether it was mounted; nothing to mount outside of a machine.
     mounted: Arc<Mutex<bool>>,
 }
@@ -39,6 +44,7 @@ impl Shares {
     /// The file system of this machine, which will be mounted at `root`.
     pub(crate) fn of_machine(root: PathBuf) -> Self {
         Self {
+            engine: root.with_file_name(engine::NAME),
             root,
             mounted: Arc::default(),
         }
@@ -47,6 +53,7 @@ impl Shares {
     /// Outside of a machine: the folder `root` is the file system.
     pub(crate) fn in_folder(root: PathBuf) -> Self {
         Self {
+            engine: root.with_file_name(engine::NAME),
             root,
             mounted: Arc::new(Mutex::new(true)),
         }
@@ -55,6 +62,11 @@ impl Shares {
     /// Where it is mounted.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where the engine's socket is.
+    pub(crate) fn engine(&self) -> &Path {
+        &self.engine
     }
 
     /// Where the files of the host are that a container mounts, by destination, as `user`
@@ -70,12 +82,16 @@ impl Shares {
     ) -> Result<BTreeMap<String, PathBuf>> {
         let mut places = BTreeMap::new();
         for (point, name) in exports(container) {
-            self.mount()?;
-            let place = match (user, group) {
-                (0, 0) => self.root.join(name),
-                _ => self.root.join(format!("{name}@{user}:{group}")),
-            };
             let source = point.source.as_deref().unwrap_or_default();
+            let place = if source == ENGINE_SOCKET {
+                self.engine.clone()
+            } else {
+                self.mount()?;
+                match (user, group) {
+                    (0, 0) => self.root.join(name),
+                    _ => self.root.join(format!("{name}@{user}:{group}")),
+                }
+            };
             match place.symlink_metadata() {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -149,6 +165,21 @@ mod tests {
         shares.places(&container, 33, 34).unwrap_err();
         std::fs::create_dir(&other).unwrap();
         assert_eq!(shares.places(&container, 33, 34).unwrap()["/x"], other);
+        let socket = Container {
+            mounts: vec![MountPoint {
+                typ: Some(MountPointTypeEnum::BIND),
+                source: Some(ENGINE_SOCKET.into()),
+                destination: Some("/run/docker.sock".into()),
+                ..MountPoint::default()
+            }],
+            ..Container::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let shares = Shares::in_folder(folder.path().join("shares"));
+        shares.places(&socket, 33, 34).unwrap_err();
+        let _socket = std::os::unix::net::UnixListener::bind(shares.engine()).unwrap();
+        let places = shares.places(&socket, 33, 34).unwrap();
+        assert_eq!(places["/run/docker.sock"], shares.engine());
         let nothing = shares.places(&Container::default(), 0, 0).unwrap();
         assert!(nothing.is_empty());
     }

@@ -31,12 +31,7 @@ pub fn debian() -> PathBuf {
 /// # Panics
 /// If it cannot be made.
 pub fn debian_with(packages: &[&str]) -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .expect("XDG_CACHE_HOME or HOME is set")
-        .join("dctl-build/debian-image");
+    let cache = cache("debian-image");
     let name = [&[RELEASE], packages].concat().join("+");
     let layout = cache.join(name);
     if layout.exists() {
@@ -84,6 +79,17 @@ pub fn debian_with(packages: &[&str]) -> PathBuf {
         assert!(layout.exists(), "the layout cannot be put into the cache");
     }
     layout
+}
+
+/// Where the project's tools keep what is of one kind and slow to make.
+pub(crate) fn cache(kind: &str) -> PathBuf {
+    std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .expect("XDG_CACHE_HOME or HOME is set")
+        .join("dctl-build")
+        .join(kind)
 }
 
 /// The archive that this system's packages come from, without a slash at its end.

@@ -28,6 +28,16 @@ use crate::command::run;
 /// # Panics
 /// If busybox (Debian's `busybox-static`) is not there.
 pub fn write_busybox(directory: &Path) {
+    let configuration = json!({
+        "Cmd": ["sh"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Labels": {"origin": "test"},
+    });
+    write_layout(directory, &[busybox_layer()], &configuration);
+}
+
+/// The one layer of the busybox image.
+pub(crate) fn busybox_layer() -> Vec<u8> {
     let program = fs::read("/bin/busybox").expect("busybox-static is installed");
     let applets = run(
         Command::new("/bin/busybox").arg("--list"),
@@ -58,12 +68,7 @@ pub fn write_busybox(directory: &Path) {
     layer.directory("tmp", 0o1777);
     // What the kernel refuses to execute.
     layer.file("bin/not-executable", 0o644, b"#!/bin/sh\n");
-    let configuration = json!({
-        "Cmd": ["sh"],
-        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-        "Labels": {"origin": "test"},
-    });
-    write_layout(directory, &[layer.finish()], &configuration);
+    layer.finish()
 }
 
 /// Writes the layout of an image of `size` bytes, unpacked, in so many `layers`:

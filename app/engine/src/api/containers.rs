@@ -96,6 +96,7 @@ pub(super) async fn create(
     }
     let discarded = crate::ports::discarded(&host_config);
     let networks = networks(host.networks, host.mac_address, &host_config);
+    context.shares.name_socket(&mut host_config);
     let shared = context.shares.share(&host_config).await?;
     let request = ContainerCreate {
         networks,

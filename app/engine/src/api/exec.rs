@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use guest_protocol::{
-    ErrorKind,
     container::ExecConfig,
     docker::{ExecInspectResponse, ProcessConfig},
     methods::{ExecCreate, ExecInspect, ExecResize, ExecStart},
@@ -21,7 +20,6 @@ use super::{
     hijack::{Hijack, stdio_type},
     parameters::{self, Parameters},
 };
-use crate::agent::CallError;
 
 /// `ExecConfig` of the API.
 #[derive(Default, Deserialize)]
@@ -104,33 +102,8 @@ pub(super) async fn start(
             let content_type = stdio_type(attached.tty, parameters.version);
             Ok(hijack.join(Body::empty(), guest, content_type))
         }
-        // As Docker does: the message is the command's output, and clients find
-        // 126 or 127 as its exit code.
-        Err(CallError::Agent(error))
-            if !body.detach
-                && matches!(
-                    error.kind,
-                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
-                ) =>
-        {
-            let text = format!("{}\r\n", error.message);
-            let text = if body.tty {
-                text.into()
-            } else {
-                stdout_frame(&text)
-            };
-            Ok(hijack.join_text(text, stdio_type(body.tty, parameters.version)))
-        }
         Err(error) => Err(error.into()),
     }
-}
-
-/// `text` as one frame of Docker's multiplexed stream.
-fn stdout_frame(text: &str) -> Bytes {
-    let mut frame = vec![1, 0, 0, 0];
-    frame.extend_from_slice(&(text.len() as u32).to_be_bytes());
-    frame.extend_from_slice(text.as_bytes());
-    frame.into()
 }
 
 /// `POST /exec/{id}/resize`
@@ -193,10 +166,5 @@ mod tests {
         assert_eq!(config.cmd, ["sh", "-c", "id"]);
         assert_eq!(config.console_size, Some([24, 80]));
         assert!(config.attach_stdin && config.tty && config.env.is_empty());
-    }
-
-    #[test]
-    fn a_message_is_framed_as_output() {
-        assert_eq!(&stdout_frame("ab")[..], b"\x01\0\0\0\0\0\0\x02ab");
     }
 }

@@ -80,22 +80,6 @@ impl Hijack {
         });
         upgraded(content_type)
     }
-
-    /// Answers with a stream that holds `text` and nothing else.
-    pub(super) fn join_text(self, text: Bytes, content_type: HeaderValue) -> Response {
-        let Some(upgrade) = self.upgrade else {
-            return ([(CONTENT_TYPE, content_type)], text).into_response();
-        };
-        tokio::spawn(async move {
-            if let Ok((mut client, _)) = client_of(upgrade).await {
-                // A client that is gone misses the text; there is nobody to tell.
-                let _ = client.write_all(&text).await;
-                let _ = client.shutdown().await;
-                let _ = tokio::time::timeout(LINGER, drain(&mut client)).await;
-            }
-        });
-        upgraded(content_type)
-    }
 }
 
 /// A guest's stream as a response's body: each piece as it comes.

@@ -17,22 +17,17 @@ mod tcp;
 mod tests;
 mod udp;
 
-use std::{
-    io, net::SocketAddr, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use dctl_machine::{Machine, Stage};
+use dctl_machine::Machine;
 use guest_protocol::{
     egress::{EGRESS_PORT, Refusal, Request},
     frame,
 };
 use rustix::io::Errno;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 
+use crate::guest_streams;
 use policy::Policy;
 
 /// Streams of the guest at most; the guest is told of further ones.
@@ -45,66 +40,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn keep(machine: Machine) {
     let slots = Arc::new(Semaphore::new(MOST));
     let policy = Arc::new(Policy::of(machine.files().clone()));
-    let mut stages = machine.stages();
-    loop {
-        let listener = match Listener::bind(&machine) {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                tracing::debug!(%error, "nothing can leave the machine yet");
-                None
-            }
-        };
-        // A machine that boots clears its directory of sockets first.
-        loop {
-            let accept = async {
-                match &listener {
-                    Some(listener) => listener.socket.accept().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                accepted = accept => match accepted {
-                    Ok((stream, _)) => serve(stream, &slots, &policy),
-                    Err(error) => {
-                        tracing::warn!(%error, "a stream of the guest was not accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                },
-                changed = stages.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let boots = matches!(*stages.borrow(), Stage::Booting(_) | Stage::Running);
-                    if boots && !listener.as_ref().is_some_and(Listener::is_in_place) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The socket on which the guest's streams arrive.
-struct Listener {
-    socket: UnixListener,
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Listener {
-    fn bind(machine: &Machine) -> Result<Self, dctl_machine::Error> {
-        let (socket, path) = machine.listen(EGRESS_PORT)?;
-        let inode = std::fs::metadata(&path).map_or(0, |metadata| metadata.ino());
-        Ok(Self {
-            socket,
-            path,
-            inode,
-        })
-    }
-
-    fn is_in_place(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
-    }
+    guest_streams::accept(&machine, EGRESS_PORT, |stream| {
+        serve(stream, &slots, &policy)
+    })
+    .await;
 }
 
 fn serve(stream: UnixStream, slots: &Arc<Semaphore>, policy: &Arc<Policy>) {

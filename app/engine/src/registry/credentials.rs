@@ -7,7 +7,7 @@ use base64::{
     Engine as _,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::RegistryError;
@@ -23,17 +23,25 @@ const MAX_CONFIGURATION: u64 = 1024 * 1024;
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct AuthConfig {
+    #[serde(deserialize_with = "text_or_null")]
     username: String,
+    #[serde(deserialize_with = "text_or_null")]
     password: String,
     /// `user:password` in base64, instead of the two above.
+    #[serde(deserialize_with = "text_or_null")]
     auth: String,
-    #[serde(rename = "identitytoken")]
+    #[serde(rename = "identitytoken", deserialize_with = "text_or_null")]
     identity_token: String,
-    #[serde(rename = "registrytoken")]
+    #[serde(rename = "registrytoken", deserialize_with = "text_or_null")]
     registry_token: String,
     /// The registry they are for; only `POST /auth` needs it.
-    #[serde(rename = "serveraddress")]
+    #[serde(rename = "serveraddress", deserialize_with = "text_or_null")]
     pub(crate) server_address: String,
+}
+
+/// Clients that have no value send null, which is none to Docker as well.
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What a registry is shown.
@@ -297,6 +305,9 @@ mod tests {
         }
         let empty = AuthConfig::from_header(&general_purpose::STANDARD.encode("{}")).unwrap();
         assert!(empty.credentials() == Credentials::Anonymous);
+        let nulls = r#"{"username":null,"password":null,"identitytoken":null,"auth":null}"#;
+        let nulls = AuthConfig::from_header(&general_purpose::URL_SAFE.encode(nulls)).unwrap();
+        assert!(nulls.credentials() == Credentials::Anonymous);
         assert!(AuthConfig::from_header("!").is_err());
         assert!(AuthConfig::from_header("AAAA").is_err());
     }

@@ -27,7 +27,7 @@ use crate::{
 ///
 /// A client may close its sending direction and still gets its answers. One that is
 /// gone is noticed whatever it had sent before, and nothing is kept for it.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     client: UnixStream,
     router: Router,
     limits: Limits,

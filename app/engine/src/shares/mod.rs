@@ -6,12 +6,16 @@
 //! ([`Shares::reconcile`], called when one has gone). The guest is never believed in
 //! what to add: it only says what is not needed any more. The list itself is the
 //! machine's, see [`dctl_machine::Export`], and survives the engine.
+//!
+//! The engine's own socket is mounted without being shared: a container that was made
+//! with it has the machine's requests answered ([`Shares::engine_access`]).
 
 mod keeper;
 mod source;
 
 use std::{
     collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +23,7 @@ use dctl_machine::Export;
 use guest_protocol::{
     docker::{HostConfig, MountPointTypeEnum},
     methods::ContainerList,
-    share::export_name,
+    share::{ENGINE_SOCKET, export_name},
 };
 
 pub(crate) use keeper::keep;
@@ -44,6 +48,8 @@ pub(crate) enum ShareError {
 /// What is shared on behalf of containers.
 pub(crate) struct Shares {
     guest: Arc<dyn Guest>,
+    /// The engine's socket, by all its names.
+    sockets: Vec<PathBuf>,
     /// One at a time changes what is shared.
     changing: tokio::sync::Mutex<()>,
     /// Names of exports of containers that are being made, each as often as it is
@@ -52,13 +58,34 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Of the machine `guest`.
-    pub(crate) fn new(guest: Arc<dyn Guest>) -> Self {
+    /// Of the machine `guest`, whose engine listens on `socket`.
+    pub(crate) fn new(guest: Arc<dyn Guest>, socket: &Path) -> Self {
+        let mut sockets = vec![ENGINE_SOCKET.into(), "/run/docker.sock".into()];
+        sockets.push(socket.to_owned());
+        sockets.extend(std::fs::canonicalize(socket));
         Self {
             guest,
+            sockets,
             changing: tokio::sync::Mutex::default(),
             wanted: Mutex::default(),
         }
+    }
+
+    /// Whether the machine's requests to this engine are answered.
+    ///
+    /// # Errors
+    /// When that cannot be looked up.
+    pub(crate) async fn engine_access(&self) -> Result<bool, dctl_machine::Error> {
+        self.guest.engine_access().await
+    }
+
+    /// Gives the engine's socket, where a new container mounts it, the name that the
+    /// agent knows.
+    pub(crate) fn name_socket(&self, host: &mut HostConfig) {
+        source::rename(host, |path| {
+            let is_socket = self.sockets.iter().any(|socket| socket == Path::new(path));
+            is_socket.then_some(ENGINE_SOCKET)
+        });
     }
 
     /// Shares what a new container mounts. It stays shared for as long as the result
@@ -87,6 +114,11 @@ impl Shares {
             let name = export_name(&source.path, source.read_only);
             self.wanted().push(name.clone());
             shared.names.push(name.clone());
+            if source.path == ENGINE_SOCKET {
+                let _changing = self.changing.lock().await;
+                self.guest.set_engine_access(true).await?;
+                continue;
+            }
             let export = Export {
                 name,
                 path: source.path.into(),
@@ -113,7 +145,8 @@ impl Shares {
     /// When the machine cannot be asked.
     pub(crate) async fn reconcile(&self, agent: &Agent) -> Result<(), CallError> {
         let _changing = self.changing.lock().await;
-        if self.guest.exports().await?.is_empty() {
+        let engine_access = self.guest.engine_access().await?;
+        if self.guest.exports().await?.is_empty() && !engine_access {
             return Ok(());
         }
         // In this order: a container that is made meanwhile is seen here or there.
@@ -127,6 +160,10 @@ impl Shares {
                 let source = point.source.as_deref().unwrap_or_default();
                 export_name(source, point.rw == Some(false))
             }));
+        }
+        let socket = [false, true].map(|read_only| export_name(ENGINE_SOCKET, read_only));
+        if engine_access && !socket.iter().any(|name| kept.contains(name)) {
+            self.guest.set_engine_access(false).await?;
         }
         Ok(self.guest.keep_exports(kept).await?)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use guest_protocol::{
     docker::{HostConfig, MountTypeEnum},
-    share::clean_path,
+    share::{ENGINE_SOCKET, clean_path},
 };
 
 /// Why a path cannot be mounted.
@@ -98,10 +98,35 @@ pub(super) fn of(host: &HostConfig) -> Vec<Source> {
     sources
 }
 
+/// Puts another path in the place of those for which `name` has one.
+pub(super) fn rename(host: &mut HostConfig, name: impl Fn(&str) -> Option<&'static str>) {
+    let other = |path: &str| {
+        let path = path.starts_with('/').then(|| clean_path(path))?;
+        name(&path)
+    };
+    for bind in host.binds.iter_mut().flatten() {
+        if let Some((path, rest)) = bind.split_once(':')
+            && let Some(path) = other(path)
+        {
+            *bind = format!("{path}:{rest}");
+        }
+    }
+    for mount in host.mounts.iter_mut().flatten() {
+        if mount.typ == Some(MountTypeEnum::BIND)
+            && let Some(path) = mount.source.as_deref().and_then(other)
+        {
+            mount.source = Some(path.to_owned());
+        }
+    }
+}
+
 impl Source {
     /// Sees to it that there is something to mount.
     pub(super) fn prepare(&self) -> Result<(), SourceError> {
         let path = self.path.clone();
+        if path == ENGINE_SOCKET {
+            return Ok(());
+        }
         let kind = match fs::metadata(Path::new(&path)) {
             Ok(found) => found.file_type(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -171,6 +196,29 @@ mod tests {
                 ("/m".to_owned(), true, false),
             ]
         );
+    }
+
+    #[test]
+    fn paths_are_renamed_wherever_they_are_mounted() {
+        let mut host = HostConfig {
+            binds: Some(
+                ["/a/./s:/x:ro", "/a/s2:/y", "a:/z"]
+                    .map(str::to_owned)
+                    .into(),
+            ),
+            mounts: Some(vec![Mount {
+                typ: Some(MountTypeEnum::BIND),
+                source: Some("/a/s".into()),
+                ..Mount::default()
+            }]),
+            ..HostConfig::default()
+        };
+        rename(&mut host, |path| (path == "/a/s").then_some(ENGINE_SOCKET));
+        let binds = host.binds.clone().unwrap();
+        assert_eq!(binds, ["/var/run/docker.sock:/x:ro", "/a/s2:/y", "a:/z"]);
+        let sources = of(&host);
+        assert_eq!(sources[2].path, ENGINE_SOCKET);
+        sources[2].prepare().unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,7 @@ pub(super) struct SocketGuest {
     agent: PathBuf,
     wanted: Arc<AtomicUsize>,
     exports: Mutex<Vec<Export>>,
+    engine_access: AtomicBool,
 }
 
 impl Guest for SocketGuest {
@@ -126,6 +127,15 @@ impl Guest for SocketGuest {
     fn retry_exports(&self) -> BoxFuture<'_, Result<(), Error>> {
         async { Ok(()) }.boxed()
     }
+
+    fn engine_access(&self) -> BoxFuture<'_, Result<bool, Error>> {
+        async { Ok(self.engine_access.load(Ordering::Relaxed)) }.boxed()
+    }
+
+    fn set_engine_access(&self, access: bool) -> BoxFuture<'_, Result<(), Error>> {
+        self.engine_access.store(access, Ordering::Relaxed);
+        async { Ok(()) }.boxed()
+    }
 }
 
 /// The agent on a socket of the caller's.
@@ -134,6 +144,7 @@ pub(crate) fn agent_at(socket: &Path) -> Arc<Agent> {
         agent: socket.to_owned(),
         wanted: Arc::default(),
         exports: Mutex::default(),
+        engine_access: AtomicBool::default(),
     })))
 }
 
@@ -160,6 +171,7 @@ impl Engine {
             agent: agent_socket(directory.path()),
             wanted: Arc::clone(&wanted),
             exports: Mutex::default(),
+            engine_access: AtomicBool::default(),
         };
         let guest = Arc::new(guest);
         let shutdown = Arc::new(tokio::sync::Notify::new());
@@ -167,7 +179,7 @@ impl Engine {
         let ports = Ports::new(Arc::clone(&agent));
         let context = Context {
             agent,
-            shares: Arc::new(Shares::new(guest)),
+            shares: Arc::new(Shares::new(guest, &socket)),
             starter,
             shutdown: Arc::clone(&shutdown),
             ports: ports.clone(),
