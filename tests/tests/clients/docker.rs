@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -197,6 +198,33 @@ fn events_come_as_they_happen() {
         let at = rest.find(&format!("container {action}"));
         rest = &rest[at.unwrap_or_else(|| panic!("no {action} in {said}"))..];
     }
+}
+
+/// The path of Docker's client, which is one file that needs the C library at most.
+fn client_s_program() -> String {
+    let which = run(Command::new("which").arg("docker"), b"", LONG);
+    which.success().text()
+}
+
+#[test]
+fn a_container_has_the_engine_if_it_was_given_its_socket() {
+    let shared = shared();
+    let program = format!("{}:/usr/bin/docker:ro", client_s_program());
+    let own = shared.installation.socket();
+    for socket in ["/var/run/docker.sock", own.to_str().unwrap()] {
+        let socket = format!("{socket}:/var/run/docker.sock");
+        let inside = ["run", "--rm", "-v", &program, "-v", &socket, &shared.redis];
+        // A sibling, whose output comes back through two containers' connections.
+        let script = format!(
+            "docker ps -q && docker run --rm {} echo sibling",
+            shared.busybox
+        );
+        let said = docker(&[&inside[..], &["sh", "-c", &script]].concat()).success();
+        assert!(said.text().ends_with("sibling"), "{said}");
+        assert!(said.text().lines().count() > 1, "{said}");
+    }
+    let without = ["run", "--rm", "-v", &program, &shared.redis, "docker", "ps"];
+    docker(&without).fails_with(1, "Cannot connect to the Docker daemon");
 }
 
 #[test]

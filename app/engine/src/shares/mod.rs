@@ -197,3 +197,36 @@ impl Drop for Shared<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{engine, receiver::Receiver};
+
+    #[tokio::test]
+    async fn the_engine_answers_the_machine_while_a_container_has_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        // Its list of containers is empty.
+        let _receiver = Receiver::start(&socket);
+        let guest = engine::guest_at(&socket);
+        let agent = Agent::new(Arc::clone(&guest));
+        let shares = Shares::new(guest, Path::new("/home/me/docker.sock"));
+        for name in ["/run/docker.sock", "/home/me/./docker.sock"] {
+            assert!(!shares.engine_access().await.unwrap());
+            let mut host = HostConfig {
+                binds: Some(vec![format!("{name}:/var/run/docker.sock")]),
+                ..HostConfig::default()
+            };
+            shares.name_socket(&mut host);
+            let expected = "/var/run/docker.sock:/var/run/docker.sock";
+            assert_eq!(host.binds.as_deref(), Some(&[expected.to_owned()][..]));
+            let shared = shares.share(&host).await.unwrap();
+            shares.reconcile(&agent).await.unwrap();
+            assert!(shares.engine_access().await.unwrap());
+            drop(shared);
+            shares.reconcile(&agent).await.unwrap();
+        }
+        assert!(!shares.engine_access().await.unwrap());
+    }
+}

@@ -138,14 +138,19 @@ impl Guest for SocketGuest {
     }
 }
 
-/// The agent on a socket of the caller's.
-pub(crate) fn agent_at(socket: &Path) -> Arc<Agent> {
-    Arc::new(Agent::new(Arc::new(SocketGuest {
+/// The machine whose agent is on a socket of the caller's.
+pub(crate) fn guest_at(socket: &Path) -> Arc<dyn Guest> {
+    Arc::new(SocketGuest {
         agent: socket.to_owned(),
         wanted: Arc::default(),
         exports: Mutex::default(),
         engine_access: AtomicBool::default(),
-    })))
+    })
+}
+
+/// The agent on a socket of the caller's.
+pub(crate) fn agent_at(socket: &Path) -> Arc<Agent> {
+    Arc::new(Agent::new(guest_at(socket)))
 }
 
 /// An engine at work; it ends with the test's runtime.

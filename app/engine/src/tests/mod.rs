@@ -12,5 +12,5 @@ mod image;
 mod local_registry;
 mod ports;
 mod pull;
-mod receiver;
+pub(crate) mod receiver;
 mod registry_server;

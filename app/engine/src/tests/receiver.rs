@@ -38,7 +38,7 @@ pub(super) struct Received {
 }
 
 /// A receiver at work.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     pub(super) received: Arc<Mutex<Received>>,
     /// Layer connections that broke off.
     pub(super) broken: watch::Receiver<usize>,
@@ -46,7 +46,7 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Listens on `socket`.
-    pub(super) fn start(socket: &Path) -> Self {
+    pub(crate) fn start(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let received = Arc::new(Mutex::new(Received::default()));
         let (broken_sender, broken) = watch::channel(0);
