@@ -33,6 +33,10 @@ impl Client {
             Self::Compose1 => Command::new(directory().join("compose-1")),
             Self::Python => Command::new(directory().join("python")),
         };
+        if self == Self::Compose1 {
+            // It takes the newest version and reads what that has not any more.
+            command.env("COMPOSE_API_VERSION", "1.44");
+        }
         for variable in ["DOCKER_CONTEXT", "DOCKER_CONFIG", "DCTL_HOST"] {
             command.env_remove(variable);
         }

@@ -1,5 +1,5 @@
 //! Other people's clients of the Docker Engine API, for the end-to-end tests: what
-//! PyPI has at the versions that `tests/tests/clients/requirements.txt` pins, and
+//! `PyPI` has at the versions that `tests/tests/clients/requirements.txt` pins, and
 //! Debian's docker-compose 1. They are put into the cache, and none is installed.
 
 use std::fs;

@@ -174,7 +174,7 @@ impl Entry {
             id: record.container.id.clone(),
             lifecycle: tokio::sync::Mutex::default(),
             live: Mutex::new(Live {
-                stdio: Stdio::new(shape(&record.container)),
+                stdio: new_stdio(&record.container),
                 process: None,
                 unmounting: None,
                 health: None,
@@ -211,12 +211,20 @@ impl Entry {
     }
 }
 
-fn shape(container: &Container) -> Shape {
-    Shape {
+/// The stdio of a container that does not run yet.
+fn new_stdio(container: &Container) -> Arc<Stdio> {
+    let stdio = Stdio::new(Shape {
         tty: container.config.tty == Some(true),
         open_stdin: container.config.open_stdin == Some(true),
         stdin_once: container.config.stdin_once == Some(true),
+    });
+    // Its terminal's first size; clients tell the size anew when it has started.
+    if let Some(&[height, width]) = container.host_config.console_size.as_deref()
+        && let (Ok(height @ 1..), Ok(width @ 1..)) = (height.try_into(), width.try_into())
+    {
+        stdio.resize(height, width);
     }
+    stdio
 }
 
 /// A wait that is registered.

@@ -22,8 +22,8 @@ use tokio::{
 
 use super::{
     Containers, Entry, LOST, Record, cgroup, health, keeps_log, log_attributes, log_limits,
+    new_stdio,
     restart_policy::wanted_after,
-    shape,
     spec::{self, Joined, Sources, mounts, rootfs::Rootfs, user, user::User},
     user_namespace,
 };
@@ -407,7 +407,7 @@ impl Containers {
     }
 
     fn note_failed_start(&self, entry: &Arc<Entry>, error: &AgentError) {
-        entry.live().stdio = Stdio::new(shape(&entry.record().container));
+        entry.live().stdio = new_stdio(&entry.record().container);
         let noted = self.change(entry, |record| {
             let state = &mut record.container.state;
             if state.status == Status::Restarting {
@@ -462,7 +462,7 @@ impl Containers {
         {
             let mut live = entry.live();
             live.process = None;
-            live.stdio = Stdio::new(shape(&entry.record().container));
+            live.stdio = new_stdio(&entry.record().container);
         }
         let (restart, noted) = {
             let mut record = entry.record();

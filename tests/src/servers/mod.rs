@@ -89,7 +89,8 @@ fn unpack_packages(work: &Path, files: &Path) {
     let archives = fs::read_dir(work.join("var/cache/apt/archives"));
     for entry in archives.expect("debootstrap's packages").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".deb") && !LEFT_OUT.iter().any(|left| name.starts_with(left)) {
+        let is_package = entry.path().extension().is_some_and(|it| it == "deb");
+        if is_package && !LEFT_OUT.iter().any(|left| name.starts_with(left)) {
             let mut unpack = Command::new("dpkg");
             unpack.arg("-x").arg(entry.path()).arg(files);
             run(&mut unpack, b"", WITHIN).success();

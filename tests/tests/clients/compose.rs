@@ -273,7 +273,9 @@ fn compose_in_the_foreground_stops_all_at_control_c() {
     let mut terminal = Terminal::start(&mut project.command(&up), 40, 120);
     terminal.wait_for(" works", LONG);
     terminal.type_text("\x03");
-    assert_eq!(terminal.finish(LONG), 130);
+    // Its releases differ about the code of an end that was asked for.
+    let code = terminal.finish(LONG);
+    assert!([0, 130].contains(&code), "{code}");
     let running = project.found(&["ps", "-q"]);
     assert_eq!(running, Vec::<String>::new());
     assert_eq!(project.containers("worker").len(), 1);
@@ -299,8 +301,9 @@ fn compose_has_a_terminal_in_a_container() {
         let once = ["run", "--rm", "--entrypoint", "sh", "tool"];
         let mut terminal = Terminal::start(&mut project.command(&once), 30, 90);
         terminal.wait_for("# ", LONG);
-        terminal.type_text("stty size; tty\r");
-        terminal.wait_for("30 90", LONG);
+        // docker-compose 1 tells the size when the shell runs already.
+        terminal.type_text("until stty size | grep '30 90'; do sleep 0.1; done\r");
+        terminal.wait_for("30 90\r\n", LONG);
         terminal.type_text("exit 5\r");
         assert_eq!(terminal.finish(LONG), 5, "{name}");
     }

@@ -5,7 +5,11 @@
 //! What each does is in a script or project beside these files; the containers of
 //! each have names or a project of their own. `docs/clients.md` is what came of it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics"
+)]
 
 mod bollard;
 mod compose;

@@ -8,11 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use guest_protocol::{
-    container::ExecConfig,
+    container::{Exec, ExecConfig},
     docker::{ExecInspectResponse, ProcessConfig},
     methods::{ExecCreate, ExecInspect, ExecResize, ExecStart},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
@@ -123,20 +123,35 @@ pub(super) async fn resize(
     Ok(StatusCode::OK)
 }
 
+/// An exec as clients read it.
+#[derive(Serialize)]
+pub(super) struct Inspected {
+    #[serde(flatten)]
+    exec: ExecInspectResponse,
+    /// Null, not absent, while it runs.
+    #[serde(rename = "ExitCode")]
+    exit_code: Option<i64>,
+}
+
 /// `GET /exec/{id}/json`
 pub(super) async fn inspect(
     State(context): State<Context>,
     Path(exec): Path<String>,
-) -> Result<Json<ExecInspectResponse>, ApiError> {
+) -> Result<Json<Inspected>, ApiError> {
     let exec = context.agent.call_running(ExecInspect { exec }).await?;
+    Ok(Json(inspected(exec)))
+}
+
+fn inspected(exec: Exec) -> Inspected {
     let config = exec.config;
     let mut command = config.cmd.into_iter();
-    Ok(Json(ExecInspectResponse {
+    let exit_code = exec.exit_code;
+    let exec = ExecInspectResponse {
         can_remove: Some(false),
         detach_keys: Some(config.detach_keys),
         id: Some(exec.id),
         running: Some(exec.running),
-        exit_code: exec.exit_code,
+        exit_code: None,
         process_config: Some(ProcessConfig {
             privileged: Some(config.privileged),
             user: Some(config.user),
@@ -149,12 +164,27 @@ pub(super) async fn inspect(
         open_stdout: Some(config.attach_stdout),
         container_id: Some(exec.container_id),
         pid: Some(i64::from(exec.pid)),
-    }))
+    };
+    Inspected { exec, exit_code }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_is_null_until_there_is_one() {
+        let running = serde_json::to_value(inspected(Exec::default())).unwrap();
+        assert_eq!(running.get("ExitCode"), Some(&serde_json::Value::Null));
+        let ended = Exec {
+            exit_code: Some(3),
+            ..Exec::default()
+        };
+        assert_eq!(
+            serde_json::to_value(inspected(ended)).unwrap()["ExitCode"],
+            3
+        );
+    }
 
     #[test]
     fn a_clients_exec_is_read() {

@@ -9,13 +9,14 @@ use guest_protocol::{
     },
     image::Image,
 };
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     ApiError,
     container_view::STORAGE_DRIVER,
     times,
-    version::{ApiVersion, NO_VIRTUAL_SIZE},
+    version::{ApiVersion, NO_CONTAINER_CONFIG, NO_VIRTUAL_SIZE},
 };
 use crate::registry::Platform;
 
@@ -46,8 +47,28 @@ pub(super) fn created(image: &Image) -> i64 {
     text(&image.configuration, "created").map_or(0, times::unix_seconds)
 }
 
-/// An image as `GET /images/{name}/json` shows it.
-pub(super) fn inspect(image: Image, version: ApiVersion) -> ImageInspect {
+/// An image as `GET /images/{name}/json` shows it to clients of each version.
+#[derive(Serialize)]
+pub(super) struct Inspected {
+    #[serde(flatten)]
+    image: ImageInspect,
+    /// docker-compose 1 reads the volumes in it, and fails without. The image knows its
+    /// own configuration alone.
+    #[serde(rename = "ContainerConfig", skip_serializing_if = "Option::is_none")]
+    container_config: Option<ImageConfig>,
+}
+
+/// An image for a client of `version`.
+pub(super) fn inspected(image: Image, version: ApiVersion) -> Inspected {
+    let image = inspect(image, version);
+    let container_config = image.config.clone().unwrap_or_default();
+    Inspected {
+        container_config: (version < NO_CONTAINER_CONFIG).then_some(container_config),
+        image,
+    }
+}
+
+fn inspect(image: Image, version: ApiVersion) -> ImageInspect {
     let configuration = &image.configuration;
     let owned = |key: &str| Some(text(configuration, key).unwrap_or_default().to_owned());
     let config = configuration
@@ -172,7 +193,10 @@ mod tests {
     use guest_protocol::image::Layer;
     use serde_json::json;
 
-    use super::{super::MAX_VERSION, *};
+    use super::{
+        super::{MAX_VERSION, version::MULTIPLEXED_TYPE},
+        *,
+    };
 
     fn image() -> Image {
         Image {
@@ -200,6 +224,15 @@ mod tests {
             ],
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn old_clients_find_the_configuration_twice() {
+        let view = serde_json::to_value(inspected(image(), MULTIPLEXED_TYPE)).unwrap();
+        assert_eq!(view["ContainerConfig"]["Cmd"], json!(["sh"]));
+        assert_eq!(view["Config"], view["ContainerConfig"]);
+        let view = serde_json::to_value(inspected(image(), MAX_VERSION)).unwrap();
+        assert_eq!(view.get("ContainerConfig"), None);
     }
 
     #[test]

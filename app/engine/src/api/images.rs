@@ -218,7 +218,7 @@ pub(super) async fn get(
     if let Some(name) = path.strip_suffix("/json") {
         let image = inspect(name).await?;
         image_view::require_platform(&image, name, parameters.platform()?.as_ref())?;
-        return Ok(Json(image_view::inspect(image, parameters.version)).into_response());
+        return Ok(Json(image_view::inspected(image, parameters.version)).into_response());
     }
     if let Some(name) = path.strip_suffix("/history") {
         let image = inspect(name).await?;

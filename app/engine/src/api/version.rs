@@ -19,6 +19,10 @@ pub(super) const PRUNES_ANONYMOUS_VOLUMES: ApiVersion = ApiVersion(1, 42);
 /// Since when an image's virtual size is not told.
 pub(super) const NO_VIRTUAL_SIZE: ApiVersion = ApiVersion(1, 44);
 
+/// Since when an image does not tell the configuration of the container that it was
+/// made of.
+pub(super) const NO_CONTAINER_CONFIG: ApiVersion = ApiVersion(1, 45);
+
 impl std::fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.0, self.1)

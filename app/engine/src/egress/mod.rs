@@ -41,7 +41,7 @@ pub(crate) async fn keep(machine: Machine) {
     let slots = Arc::new(Semaphore::new(MOST));
     let policy = Arc::new(Policy::of(machine.files().clone()));
     guest_streams::accept(&machine, EGRESS_PORT, |stream| {
-        serve(stream, &slots, &policy)
+        serve(stream, &slots, &policy);
     })
     .await;
 }

@@ -221,10 +221,10 @@ mod tests {
             shares.name_socket(&mut host);
             let expected = "/var/run/docker.sock:/var/run/docker.sock";
             assert_eq!(host.binds.as_deref(), Some(&[expected.to_owned()][..]));
-            let shared = shares.share(&host).await.unwrap();
+            let kept = shares.share(&host).await.unwrap();
             shares.reconcile(&agent).await.unwrap();
             assert!(shares.engine_access().await.unwrap());
-            drop(shared);
+            drop(kept);
             shares.reconcile(&agent).await.unwrap();
         }
         assert!(!shares.engine_access().await.unwrap());
