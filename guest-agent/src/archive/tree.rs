@@ -154,6 +154,7 @@ impl<'a, W: Write> Writer<'a, W> {
         let open = |source| failed(b"/", source);
         // What is only a place in the tree cannot be read.
         let directory = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(open)?;
+        let top = rustix::fs::fstat(&directory).map_err(open)?.st_dev;
         let mut levels = vec![Level {
             names: names(&directory).map_err(open)?,
             directory,
@@ -184,7 +185,12 @@ impl<'a, W: Write> Writer<'a, W> {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(source) => return Err(failed(&path, source)),
             };
-            let below = names(&child).map_err(|source| failed(&path, source))?;
+            // What a kernel makes up as it is read is no content, and ends in the middle.
+            let below = if stat.st_dev != top && is_made_up(&child) {
+                Vec::new().into_iter()
+            } else {
+                names(&child).map_err(|source| failed(&path, source))?
+            };
             if below.len() == 0 && self.is_mount_point(&path[base..]) {
                 continue;
             }
@@ -514,6 +520,12 @@ fn names(directory: &OwnedFd) -> Result<std::vec::IntoIter<Vec<u8>>, Errno> {
 }
 
 /// Whether a file takes less of the disk than it is long.
+/// Whether a directory is of procfs, sysfs or cgroupfs (`linux/magic.h`).
+fn is_made_up(directory: &OwnedFd) -> bool {
+    const MAGICS: [u64; 4] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x0027_e0eb];
+    rustix::fs::fstatfs(directory).is_ok_and(|stat| MAGICS.contains(&(stat.f_type as u64)))
+}
+
 fn has_holes(stat: &Stat) -> bool {
     stat.st_blocks.saturating_mul(512) < stat.st_size
 }

@@ -12,7 +12,7 @@
 //!
 //! Locking: an [`Entry`]'s `lifecycle` is held across start, stop, rename and
 //! remove, one at a time; its `record` only for a look or a change. The end of a
-//! process is handled without `lifecycle`, since `stop` holds it while it waits.
+//! process is handled without `lifecycle`, and `stop` waits for it without.
 
 mod cgroup;
 mod changes;

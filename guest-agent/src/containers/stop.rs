@@ -27,8 +27,7 @@ impl Containers {
         seconds: Option<i64>,
     ) -> Result<()> {
         let entry = self.find(reference)?;
-        let _lifecycle = entry.lifecycle.lock().await;
-        self.stop_locked(&entry, signal, seconds, true).await
+        self.stop_entry(&entry, signal, seconds, true).await
     }
 
     /// Stops it if it runs, and starts it.
@@ -44,11 +43,7 @@ impl Containers {
         let entry = self.find(reference)?;
         // An `AutoRemove` container would be gone before it is started again.
         let auto_remove = self.set_auto_remove(&entry, false)?;
-        let stopped = {
-            let _lifecycle = entry.lifecycle.lock().await;
-            self.stop_locked(&entry, signal, seconds, true).await
-        };
-        match stopped {
+        match self.stop_entry(&entry, signal, seconds, true).await {
             Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
             _ => {}
         }
@@ -96,24 +91,58 @@ impl Containers {
                 Ok(())
             };
         }
+        let run = entry.history.borrow().runs;
         self.send(&entry, signal)?;
         if ends {
             // A frozen process does not act on what it was sent.
             self.resume(&entry)?;
         }
         if signal == SignalNumber::KILL {
-            killed(&entry).await?;
+            killed(&entry, run).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn stop_locked(
+    /// Sends the stop signal, and kills what has not ended in time. Meanwhile others may
+    /// end it sooner: whoever waits for a process that never ends holds up nobody.
+    async fn stop_entry(
         &self,
         entry: &Arc<Entry>,
         signal: Option<&str>,
         seconds: Option<i64>,
         by_user: bool,
     ) -> Result<()> {
+        let lifecycle = async || match by_user {
+            true => Some(entry.lifecycle.lock().await),
+            // A shutdown waits for nobody.
+            false => None,
+        };
+        let (run, patience) = {
+            let _lifecycle = lifecycle().await;
+            let Some(patience) = self.ask_to_end(entry, signal, seconds, by_user)? else {
+                return Ok(());
+            };
+            (entry.history.borrow().runs, patience)
+        };
+        if timeout(patience, ended(entry, run)).await.is_err() {
+            let _lifecycle = lifecycle().await;
+            if entry.history.borrow().runs == run {
+                self.kill_and_wait(entry).await?;
+            }
+        }
+        self.tell(entry, "stop", &[]);
+        Ok(())
+    }
+
+    /// Sends the stop signal, and says how long to wait for the end; nothing when there is
+    /// none to wait for.
+    fn ask_to_end(
+        &self,
+        entry: &Arc<Entry>,
+        signal: Option<&str>,
+        seconds: Option<i64>,
+        by_user: bool,
+    ) -> Result<Option<Duration>> {
         let signal = match signal.filter(|signal| !signal.is_empty()) {
             Some(signal) => SignalNumber::parse(signal)?,
             None => stop_signal(entry)?,
@@ -134,7 +163,7 @@ impl Containers {
             Status::Restarting => {
                 self.give_up_restart(entry)?;
                 self.tell(entry, "stop", &[]);
-                return Ok(());
+                return Ok(None);
             }
             _ => {
                 return Err(AgentError::new(
@@ -148,21 +177,17 @@ impl Containers {
             tracing::debug!("stopping container {}: {error}", entry.id);
         }
         self.resume(entry)?;
-        let patience = match u64::try_from(seconds) {
+        Ok(Some(match u64::try_from(seconds) {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => Duration::MAX,
-        };
-        if timeout(patience, ended(entry)).await.is_err() {
-            self.kill_and_wait(entry).await?;
-        }
-        self.tell(entry, "stop", &[]);
-        Ok(())
+        }))
     }
 
     pub(super) async fn kill_and_wait(&self, entry: &Entry) -> Result<()> {
+        let run = entry.history.borrow().runs;
         // When it ended just now, there is nothing to kill and nothing to wait for.
         let _ = self.send(entry, SignalNumber::KILL);
-        killed(entry).await
+        killed(entry, run).await
     }
 
     /// Ends a container that waits to be started again.
@@ -212,9 +237,8 @@ impl Containers {
                         ..0 => seconds,
                         own => own.min(seconds),
                     };
-                    // Without the lifecycle lock: a stop that a user asked for may hold it.
                     match containers
-                        .stop_locked(&entry, None, Some(seconds), false)
+                        .stop_entry(&entry, None, Some(seconds), false)
                         .await
                     {
                         Err(error) if error.kind != ErrorKind::NotModified => {
@@ -242,9 +266,10 @@ fn stop_signal(entry: &Entry) -> Result<SignalNumber> {
     )
 }
 
-/// Waits for the end of a container that was killed.
-async fn killed(entry: &Entry) -> Result<()> {
-    timeout(KILL_GRACE, ended(entry)).await.map_err(|_| {
+/// Waits for the end of a container that was killed, in the run that so many had ended
+/// before.
+async fn killed(entry: &Entry, run: u64) -> Result<()> {
+    timeout(KILL_GRACE, ended(entry, run)).await.map_err(|_| {
         AgentError::system(format!(
             "container {} was killed and does not end: a process of it hangs in the kernel",
             entry.id
@@ -252,11 +277,12 @@ async fn killed(entry: &Entry) -> Result<()> {
     })
 }
 
-async fn ended(entry: &Entry) {
+/// Waits for the end of the run that so many had ended before.
+async fn ended(entry: &Entry, run: u64) {
     // An error means that the entry is gone, and the container with it.
     let _ = entry
         .history
         .subscribe()
-        .wait_for(|history| !history.running)
+        .wait_for(|history| !history.running || history.runs != run)
         .await;
 }

@@ -357,6 +357,20 @@ fn files_are_copied_in_and_out_of_containers_that_run_or_not() {
 }
 
 #[test]
+fn all_of_a_running_container_is_its_files_and_not_the_kernel_s() {
+    let agent = TestAgent::start();
+    let id = agent
+        .create(command(&["sleep", "1000"]), HostConfig::default())
+        .unwrap();
+    agent.start_container(&id).unwrap();
+    let names = names(&get(&agent, &id, "/").unwrap());
+    let has = |name: &str| names.iter().any(|found| found.trim_matches('/') == name);
+    assert!(has("bin/busybox") && has("proc") && has("sys"), "{names:?}");
+    assert!(!has("proc/self") && !has("proc/1") && !has("sys/kernel"));
+    agent.call(remove(&id, true)).unwrap();
+}
+
+#[test]
 fn exports_and_commits_hold_what_the_container_made() {
     let agent = TestAgent::start();
     let id = agent

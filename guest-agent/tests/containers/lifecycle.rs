@@ -51,6 +51,32 @@ fn stop_asks_first_and_then_kills() {
 }
 
 #[test]
+fn a_stop_that_waits_holds_up_nobody() {
+    let agent = TestAgent::start();
+    let deaf = agent
+        .create(command(&["sleep", "1000"]), HostConfig::default())
+        .unwrap();
+    for _ in 0..2 {
+        agent.start_container(&deaf).unwrap();
+        std::thread::scope(|scope| {
+            // For ever, and for longer than the test.
+            let waiting = [-1, 1000].map(|seconds| {
+                let (agent, deaf) = (&agent, &deaf);
+                scope.spawn(move || agent.call(stop(deaf, seconds)))
+            });
+            agent.call(stop(&deaf, 0)).unwrap();
+            for stopped in waiting {
+                // It may have come when all was over.
+                if let Err(error) = stopped.join().unwrap() {
+                    assert_eq!(error.kind, ErrorKind::NotModified);
+                }
+            }
+        });
+        assert_eq!(agent.inspect(&deaf).unwrap().state.exit_code, 137);
+    }
+}
+
+#[test]
 fn names_are_unique_and_changeable() {
     let agent = TestAgent::start();
     let first = agent

@@ -17,7 +17,7 @@ use super::stage;
 fn calls_and_execs_leave_nothing() {
     let (stage, _turn) = stage();
     let dctl = &stage.installation;
-    let id = stage.sleeper("flat");
+    let id = stage.sleeper("flat", &[]);
     // What is made once is there.
     footprint::call(dctl, &id, 300).unwrap();
     footprint::exec(dctl, &id, 15).unwrap();
@@ -33,7 +33,7 @@ fn calls_and_execs_leave_nothing() {
 fn clients_that_leave_leave_nothing() {
     let (stage, _turn) = stage();
     let dctl = &stage.installation;
-    let id = stage.sleeper("left");
+    let id = stage.sleeper("left", &[]);
     footprint::call(dctl, &id, 100).unwrap();
     footprint::exec(dctl, &id, 5).unwrap();
     let before = Footprint::of(dctl).unwrap();

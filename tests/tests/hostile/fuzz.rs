@@ -58,9 +58,14 @@ fn requests_of_any_kind_are_answered() {
     command
         .args(["-m", "schemathesis.cli", "run"])
         .arg(description)
-        .args(["--url", &url, "--no-color", "--continue-on-failure"])
+        .args([
+            "--url",
+            &url,
+            "--no-color",
+            "--continue-on-failure",
+            "--no-shrink",
+        ])
         .args(["--checks", "not_a_server_error,status_code_conformance"])
-        .args(["--phases", "examples,coverage,fuzzing"])
         // What is made is not used by whom it was made for alone.
         .args(["--suppress-health-check", "all", "--warnings", "off"])
         .args(["--request-timeout", "30"])
@@ -75,10 +80,11 @@ fn requests_of_any_kind_are_answered() {
     }
     let seconds = std::env::var(SECONDS).ok();
     if let Some(seconds) = &seconds {
-        command.args(["--max-time", seconds]);
+        // And each value of each parameter by itself, which are some thousand requests.
+        command.args(["--max-time", seconds, "--phases", "coverage,fuzzing"]);
     } else {
         command.args(["--seed", SEED, "--max-examples", EXAMPLES]);
-        command.arg("--generation-deterministic");
+        command.args(["--generation-deterministic", "--phases", "fuzzing"]);
     }
     let more = seconds.map_or(0, |seconds| seconds.parse().unwrap());
     let patience = PATIENCE + Duration::from_secs(more);
@@ -104,19 +110,18 @@ fn requests_of_any_kind_are_answered() {
 /// What requests are about, as the hooks know it.
 fn things(stage: &Stage) -> Vec<(&'static str, String)> {
     let dctl = &stage.installation;
-    let running = stage.sleeper("fuzz-running");
-    let idle = stage.sleeper("fuzz-idle");
-    let create = ["create", "--name", "fuzz-stopped", &stage.busybox, "true"];
-    let stopped = dctl.dctl(&create).success().text();
-    dctl.dctl(&["start", "fuzz-stopped"]).success();
-    dctl.dctl(&["wait", "fuzz-stopped"]).success();
     dctl.dctl(&["volume", "create", "fuzz-volume"]).success();
     dctl.dctl(&["network", "create", "fuzz-network"]).success();
+    // What a container uses stays, whoever wants to remove it.
+    let options = ["-v", "fuzz-volume:/data", "--network", "fuzz-network"];
+    let running = stage.sleeper("fuzz-running", &options);
+    let idle = stage.sleeper("fuzz-idle", &[]);
+    let create = ["create", "--name", "fuzz-stopped", &stage.busybox, "true"];
+    dctl.dctl(&create).success();
     let registry = stage.registry.name("");
     vec![
         ("FUZZ_RUNNING", running),
         ("FUZZ_IDLE", idle),
-        ("FUZZ_STOPPED", stopped),
         ("FUZZ_IMAGE", stage.busybox.clone()),
         ("FUZZ_REGISTRY", registry.trim_end_matches('/').to_owned()),
     ]

@@ -37,16 +37,10 @@ impl Stage {
     }
 
     /// Starts a container that sleeps; its id.
-    fn sleeper(&self, name: &str) -> String {
-        let run = [
-            "run",
-            "-d",
-            "--name",
-            name,
-            &self.busybox,
-            "sleep",
-            "1000000",
-        ];
+    fn sleeper(&self, name: &str, options: &[&str]) -> String {
+        let mut run = vec!["run", "-d", "--name", name];
+        run.extend(options);
+        run.extend([&self.busybox, "sleep", "1000000"]);
         self.installation.dctl(&run).success().text()
     }
 }

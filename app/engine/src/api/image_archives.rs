@@ -69,7 +69,8 @@ pub(super) async fn load(
             () = progress.gone() => Ok(()),
         }
     });
-    progress::respond(task, lines, "loading failed").await
+    // As Docker: a stream from the beginning.
+    Ok(progress::tell(task, lines, "loading failed"))
 }
 
 /// `POST /images/{name}/push`

@@ -1,11 +1,13 @@
 //! Replies that are progress: one JSON object a line, for as long as it lasts.
 
+use std::convert::Infallible;
+
 use axum::{
     body::{Body, Bytes},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::ApiError;
@@ -26,23 +28,38 @@ pub(super) async fn respond(
             Err(error) => Err(ApiError::internal(format!("{failed}: {error}"))),
         };
     };
-    let rest = stream::unfold(lines, |mut lines| async move {
+    let body = stream::once(async { first }).chain(all(task, lines, failed));
+    Ok(answer(body))
+}
+
+/// The same, but what fails is told in the last line in any case.
+pub(super) fn tell(
+    task: JoinHandle<Result<(), ImportError>>,
+    lines: mpsc::Receiver<Bytes>,
+    failed: &'static str,
+) -> Response {
+    answer(all(task, lines, failed))
+}
+
+/// The lines, and how it ended if it failed.
+fn all(
+    task: JoinHandle<Result<(), ImportError>>,
+    lines: mpsc::Receiver<Bytes>,
+    failed: &'static str,
+) -> impl Stream<Item = Bytes> {
+    let lines = stream::unfold(lines, |mut lines| async move {
         lines.recv().await.map(|line| (line, lines))
     });
-    let last = stream::once(async move {
+    lines.chain(stream::once(async move {
         match task.await {
             Ok(Ok(())) => Bytes::new(),
             Ok(Err(error)) => error_line(&error.to_string()),
             Err(error) => error_line(&format!("{failed}: {error}")),
         }
-    });
-    let body = stream::once(async { first })
-        .chain(rest)
-        .chain(last)
-        .map(Ok::<_, std::convert::Infallible>);
-    Ok((
-        [(CONTENT_TYPE, "application/json")],
-        Body::from_stream(body),
-    )
-        .into_response())
+    }))
+}
+
+fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
