@@ -112,10 +112,13 @@ impl Containers {
         seconds: Option<i64>,
         by_user: bool,
     ) -> Result<()> {
-        let lifecycle = async || match by_user {
-            true => Some(entry.lifecycle.lock().await),
-            // A shutdown waits for nobody.
-            false => None,
+        let lifecycle = async || {
+            if by_user {
+                Some(entry.lifecycle.lock().await)
+            } else {
+                // A shutdown waits for nobody.
+                None
+            }
         };
         let (run, patience) = {
             let _lifecycle = lifecycle().await;
