@@ -1,10 +1,14 @@
-//! What people do in the folder of a project: `git status`.
+//! What people do in the folder of a project: `git status`, `npm install`.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use tests::Finished;
+use flate2::{Compression, write::GzEncoder};
+use tests::{Finished, images::Layer};
 
 use crate::machine::{Container, Folder, Image, Machine, Transport};
+
+/// npm on a software CPU that others want, too.
+const WITHIN: Duration = Duration::from_mins(10);
 
 /// A container that waits, with the folder at `/work`.
 fn workplace(transport: Transport, folder: &Folder, options: &[&str]) -> Container {
@@ -56,4 +60,71 @@ fn git_status_over_virtiofs() {
 #[test]
 fn git_status_over_vsock_as_another_user() {
     git(Transport::Vsock, &["--user", "1000:1001"]);
+}
+
+/// The archive of a package as npm makes them, of `files` modules and a program.
+fn package(name: &str, files: usize) -> Vec<u8> {
+    let mut layer = Layer::new();
+    let manifest =
+        format!(r#"{{"name": "{name}", "version": "1.2.3", "main": "index.js", "bin": "bin.js"}}"#);
+    layer.file("package/package.json", 0o644, manifest.as_bytes());
+    let program = format!("#!/usr/bin/env node\nconsole.log(require('{name}'))\n");
+    layer.file("package/bin.js", 0o755, program.as_bytes());
+    let mut sum = vec!["module.exports = 0".to_owned()];
+    for number in 0..files {
+        let module = format!("module.exports = {number}\n");
+        let path = format!("package/lib/part{}/module{number}.js", number % 5);
+        layer.file(&path, 0o644, module.as_bytes());
+        sum.push(format!(
+            "require('./lib/part{}/module{number}')",
+            number % 5
+        ));
+    }
+    layer.file("package/index.js", 0o644, sum.join(" +\n    ").as_bytes());
+    let mut archive = GzEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut archive, &layer.finish()).unwrap();
+    archive.finish().unwrap()
+}
+
+/// Packages from archives beside the project: nothing of it is about the network.
+fn npm(transport: Transport) {
+    const PACKAGES: usize = 12;
+    const FILES: usize = 20;
+    let folder = Folder::new();
+    let mut dependencies = Vec::new();
+    for number in 0..PACKAGES {
+        let name = format!("package{number}");
+        folder.write(&format!("archives/{name}.tgz"), package(&name, FILES));
+        dependencies.push(format!(r#""{name}": "file:archives/{name}.tgz""#));
+    }
+    folder.write(
+        "package.json",
+        format!(
+            r#"{{"name": "project", "private": true, "dependencies": {{{}}}}}"#,
+            dependencies.join(", ")
+        ),
+    );
+    let container = workplace(transport, &folder, &[]);
+    let npm = |arguments: &str| {
+        let script = format!("npm {arguments} --offline --no-audit --no-fund --loglevel=error");
+        container.start(&script).finish(WITHIN).success()
+    };
+    npm("install");
+    let program = container.exec("node_modules/.bin/package7").success();
+    assert_eq!(program.text(), (0..FILES).sum::<usize>().to_string());
+    let link = folder.path().join("node_modules/.bin/package7");
+    assert_eq!(
+        fs::read_link(link).unwrap().to_str(),
+        Some("../package7/bin.js")
+    );
+    // From what it wrote down, after it has removed all that there is.
+    npm("ci");
+    let listed = npm("ls --parseable").text();
+    assert_eq!(listed.lines().count(), 1 + PACKAGES, "{listed}");
+    assert!(folder.path().join("node_modules/package3/lib").is_dir());
+}
+
+#[test]
+fn npm_install_over_virtiofs() {
+    npm(Transport::Virtiofs);
 }

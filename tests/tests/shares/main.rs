@@ -1,5 +1,5 @@
 //! Folders of this host in containers, as people use them: what POSIX promises, a
-//! database that crashes, git, Vite; and what goes wrong with them. Over both transports,
+//! database that crashes, git, npm, Vite; and what goes wrong with them. Over both transports,
 //! each with a machine of its own that all tests share.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
