@@ -36,7 +36,7 @@ pub(crate) const HOST: &str = "10.0.2.2";
 /// What a lab may take, in seconds: its boot, and tasks of a few commands.
 pub(crate) const SHORT: u32 = 1200;
 
-const SCRIPT: &str = include_str!("peers.sh");
+const SCRIPT: &str = concat!(include_str!("dockerd.sh"), include_str!("peers.sh"));
 
 /// What a task printed: names and milliseconds.
 #[derive(Debug)]

@@ -1,12 +1,9 @@
 # Podman or Docker in the lab, doing what dctl is measured with. Prints a line
 # for each measurement: its name and milliseconds.
 #
-# peers.sh PACKAGES podman|docker TASK ARGUMENT...
-set -eu
-packages=$1 peer=$2 task=$3
+# peers.sh PACKAGES podman|docker TASK ARGUMENT... (dockerd.sh comes before it)
+peer=$2 task=$3
 shift 3
-export PATH="$packages/usr/bin:$packages/usr/sbin:$PATH"
-export LD_LIBRARY_PATH="$packages/usr/lib/x86_64-linux-gnu:$packages/lib/x86_64-linux-gnu"
 # Memory: a faster disk than dctl's machine has.
 mount -t tmpfs -o size=80% tmpfs /mnt
 
@@ -25,17 +22,8 @@ podman)
     removed='--force --time 0'
     ;;
 docker)
-    # Docker wants a cgroup of its own for each controller's root.
-    dockerd --data-root /mnt/root --host unix:///run/docker.sock --bridge none \
-        --iptables=false --ip6tables=false --insecure-registry 10.0.2.2/32 \
-        > /mnt/dockerd.log 2>&1 &
+    start_dockerd --bridge none --iptables=false --ip6tables=false
     engine() { docker --host unix:///run/docker.sock "$@"; }
-    tries=0
-    until engine version > /mnt/version.log 2>&1; do
-        tries=$((tries + 1))
-        [ $tries -lt 120 ] || { cat /mnt/dockerd.log >&2; exit 1; }
-        sleep 0.5
-    done
     pull() { engine pull --quiet "$1"; }
     logged=''
     removed=--force

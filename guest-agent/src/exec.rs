@@ -342,7 +342,7 @@ impl Execs {
 fn already_run(command: &Command) -> AgentError {
     AgentError::new(
         ErrorKind::Conflict,
-        format!("exec {} has already been run", command.lock().id),
+        format!("exec command {} has already run", command.lock().id),
     )
 }
 

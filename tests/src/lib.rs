@@ -5,9 +5,9 @@
 //! starts, [`command`] runs commands within a time, [`terminal`] does so on a
 //! terminal, [`clients`] are other people's programs, [`images`] makes images from
 //! this system's packages, [`servers`] such of real servers, [`registry`] serves them,
-//! [`hostile`] is a registry that lies. [`api`] asks the engine without a command in
-//! between, [`footprint`] looks at what is left when much was asked, and [`browser`]
-//! shows pages.
+//! [`hostile`] is a registry that lies, [`contract`] is what a real `dockerd` answers.
+//! [`api`] asks the engine without a command in between, [`footprint`] looks at what is
+//! left when much was asked, and [`browser`] shows pages.
 //!
 //! Nothing here knows the crates that the tests are about: only their command
 //! line, their exit codes and their API's socket.
@@ -26,6 +26,7 @@ pub mod api;
 pub mod browser;
 pub mod clients;
 pub mod command;
+pub mod contract;
 pub mod footprint;
 pub mod hostile;
 pub mod images;

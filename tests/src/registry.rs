@@ -73,7 +73,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh starts");
-        wait_until("the registry answers", Duration::from_secs(20), || {
+        wait_until("the registry answers", Duration::from_mins(2), || {
             TcpStream::connect(address).is_ok()
         });
         Self {
@@ -81,6 +81,11 @@ impl Registry {
             address,
             _directory: directory,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The name of `repository` here: `127.0.0.1:5000/busybox`.

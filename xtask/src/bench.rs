@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::{Key, Places};
 use crate::lab;
-use crate::{package, process, rust};
+use crate::{package, peers, process, rust};
 
 /// Benches that run outside of the lab, on the `qemu` driver, and start the lab for
 /// their peers.
@@ -15,24 +15,6 @@ const OUTSIDE: [&str; 9] = [
     "pull", "many", "logs", "memory", "ports", "egress", "shares", "api", "soak",
 ];
 const INSIDE: [&str; 5] = ["size", "boot", "idle", "container", "run"];
-
-/// The peers' packages: what they need that is not on every Debian.
-const PEERS: [&str; 14] = [
-    "podman",
-    "conmon",
-    "golang-github-containers-common",
-    "golang-github-containers-image",
-    "docker.io",
-    "containerd",
-    "runc",
-    "libgpgme11",
-    "libassuan0",
-    "libdevmapper1.02.1",
-    "libsubid4",
-    "slirp4netns",
-    "libslirp0",
-    "passt",
-];
 
 /// The peer of file shares, and what it is linked with.
 const VIRTIOFSD: &str = "1.14.0";
@@ -108,7 +90,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
             .arg("--lab")
             .arg(std::env::current_exe()?)
             .arg("--peers")
-            .arg(peers(places)?)
+            .arg(peers::unpacked(places)?)
             .arg("--traffic")
             .arg(rust::traffic_program(places)?)
             .args(["--minutes", &options.minutes.to_string()]);
@@ -123,16 +105,6 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         )?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The peers' packages, unpacked and not installed.
-fn peers(places: &Places) -> Result<PathBuf> {
-    let key = Key::new("1").with("packages", PEERS.join(" ").as_bytes());
-    places.entry("peers", &key, |work| {
-        PEERS
-            .iter()
-            .try_for_each(|name| package::unpack(name, work))
-    })
 }
 
 /// The peer of file shares, built from crates.io.

@@ -11,12 +11,14 @@ mod bench;
 mod cache;
 mod campaign;
 mod clients;
+mod contract;
 mod cpio;
 mod fuzz;
 mod initramfs;
 mod kernel;
 mod lab;
 mod package;
+mod peers;
 mod process;
 mod rust;
 mod setup;
@@ -77,6 +79,9 @@ enum Task {
     Bench(bench::Options),
     /// Kill what runs at random moments, and look at what is left
     Campaign(campaign::Options),
+    /// Record what a real dockerd answers, or compare an engine with it
+    #[command(subcommand)]
+    Contract(contract::Task),
     /// Run the fuzz targets, each for a bounded time
     Fuzz(fuzz::Options),
 }
@@ -121,6 +126,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Bench(options) => return bench::run(&places, &options),
         Task::Campaign(options) => campaign::run(&places, &options)?,
+        Task::Contract(task) => return contract::run(&places, &task),
         Task::Fuzz(options) => return fuzz::run(&places, &options),
     }
     Ok(ExitCode::SUCCESS)

@@ -12,10 +12,37 @@ use anyhow::{Context, Result};
 use crate::cache::{Key, Places};
 use crate::process;
 
+/// Where a package comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// The suites of this system.
+    Installed,
+    /// Debian unstable, for programs that are newer than this system.
+    Unstable,
+}
+
+/// Where apt's lists of a suite that is not this system's are, below the directory that is
+/// unpacked into.
+const STATE: &str = ".apt";
+
+/// Debian unstable, in the format of apt's lists.
+const UNSTABLE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+                        http://deb.debian.org/debian sid main\n";
+
 /// Fetches `package` and unpacks it below `directory`. Runs nothing of it.
 pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
+    unpack_of(Suite::Installed, package, directory)
+}
+
+/// The same of a package of `suite`.
+pub(crate) fn unpack_of(suite: Suite, package: &str, directory: &Path) -> Result<()> {
+    let options = match suite {
+        Suite::Installed => Vec::new(),
+        Suite::Unstable => unstable(directory)?,
+    };
     process::run(
         Command::new("apt-get")
+            .args(&options)
             .args(["--quiet", "download", package])
             .current_dir(directory),
     )?;
@@ -56,6 +83,36 @@ pub(crate) fn python(places: &Places, kind: &str, requirements: &Path) -> Result
                 .arg(requirements),
         )
     })
+}
+
+/// Removes what [`unpack_of`] left besides the packages' files.
+pub(crate) fn forget(directory: &Path) -> Result<()> {
+    Ok(fs::remove_dir_all(directory.join(STATE))?)
+}
+
+/// Options of apt for Debian unstable, with lists of its own: the system's know nothing of
+/// it. They are below `directory`, fetched once.
+fn unstable(directory: &Path) -> Result<Vec<String>> {
+    let state = directory.join(STATE);
+    let option = |name: &str, path: &Path| format!("--option={name}={}", path.display());
+    let list = state.join("unstable.list");
+    let options = vec![
+        option("Dir::Etc::sourcelist", &list),
+        "--option=Dir::Etc::sourceparts=-".to_owned(),
+        option("Dir::State::lists", &state.join("lists")),
+        option("Dir::Cache", &state.join("cache")),
+    ];
+    if !list.exists() {
+        fs::create_dir_all(state.join("lists/partial"))?;
+        fs::create_dir_all(state.join("cache/archives/partial"))?;
+        fs::write(&list, UNSTABLE)?;
+        process::run(
+            Command::new("apt-get")
+                .args(&options)
+                .args(["--quiet", "update"]),
+        )?;
+    }
+    Ok(options)
 }
 
 /// The directory that Docker's client is in: this machine's, or one in the cache.

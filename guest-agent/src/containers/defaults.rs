@@ -2,7 +2,7 @@
 //! exclude each other or name something that is not there.
 
 use guest_protocol::{
-    AgentError,
+    AgentError, ErrorKind,
     docker::{
         ContainerConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum,
         HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
@@ -96,7 +96,7 @@ pub(super) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         host.isolation
     {
         return refuse(format!(
-            "invalid isolation \"{isolation}\": linux only supports 'default'"
+            "invalid isolation ({isolation}): linux only supports 'default'"
         ));
     }
     if host
@@ -111,8 +111,11 @@ pub(super) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     }
     let volume_driver = host.volume_driver.as_deref().unwrap_or_default();
     if !["", "local"].contains(&volume_driver) {
-        return refuse(format!(
-            "error looking up volume plugin {volume_driver}: plugin \"{volume_driver}\" not found"
+        return Err(AgentError::new(
+            ErrorKind::NotFound,
+            format!(
+                "error looking up volume plugin {volume_driver}: plugin \"{volume_driver}\" not found"
+            ),
         ));
     }
     if let Some(log) = &host.log_config {

@@ -328,8 +328,14 @@ fn member(container: &Container) -> Member {
 
 /// Refuses to change the networks of those that have no interfaces of their own.
 fn check_change(container: &Container, network: &str) -> Result<()> {
-    match mode(&container.host_config) {
-        _ if network == "host" => {}
+    let mode = mode(&container.host_config);
+    match mode {
+        _ if network == "host" && mode != Mode::Host => {
+            return Err(AgentError::invalid(
+                "cannot connect container to host network - container must be created in host \
+                 network mode",
+            ));
+        }
         Mode::Host => {}
         Mode::Container => {
             return Err(AgentError::forbidden(

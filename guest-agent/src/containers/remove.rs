@@ -51,18 +51,16 @@ impl Containers {
         if entry.is_running() {
             if !force {
                 let container = entry.container();
-                let state = match container.state.status {
-                    Status::Paused => "paused",
-                    Status::Restarting => "restarting",
-                    _ => "running",
+                let why = match container.state.status {
+                    Status::Paused => "container is paused and must be unpaused first",
+                    Status::Restarting => {
+                        "container is restarting: stop the container before removing or force remove"
+                    }
+                    _ => "container is running: stop the container before removing or force remove",
                 };
                 return Err(AgentError::new(
                     ErrorKind::Conflict,
-                    format!(
-                        "cannot remove container \"/{}\": container is {state}: \
-                         stop the container before removing or force remove",
-                        container.name
-                    ),
+                    format!("cannot remove container \"{}\": {why}", container.name),
                 ));
             }
             self.kill_and_wait(entry).await?;

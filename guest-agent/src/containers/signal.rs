@@ -60,7 +60,12 @@ impl SignalNumber {
     /// # Errors
     /// When there is no such signal.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        Self::find(text).ok_or_else(|| AgentError::invalid(format!("invalid signal: {text}")))
+        Self::find(text).ok_or_else(|| {
+            AgentError::invalid(match text.parse::<i32>() {
+                Ok(1..) => format!("the linux daemon does not support signal {text}"),
+                _ => format!("invalid signal: {text}"),
+            })
+        })
     }
 
     fn find(text: &str) -> Option<Self> {

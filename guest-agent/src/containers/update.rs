@@ -30,7 +30,11 @@ impl Containers {
             )
         };
         let container = entry.container();
-        let host = changed(&container, change).map_err(cannot)?;
+        let host = changed(&container, change).map_err(|error| match error.kind {
+            // Of the container as it is, and not of what is asked for.
+            ErrorKind::Conflict => cannot(error),
+            _ => error,
+        })?;
         let running = matches!(container.state.status, Status::Running | Status::Paused);
         let path = entry.cgroup();
         if running {

@@ -103,6 +103,7 @@ impl Endpoint {
 pub(crate) fn wishes(settings: EndpointSettings) -> EndpointSettings {
     EndpointSettings {
         ipam_config: settings.ipam_config,
+        network_id: settings.network_id,
         links: settings.links,
         mac_address: settings.mac_address.filter(|text| !text.is_empty()),
         aliases: settings.aliases,
@@ -177,8 +178,8 @@ pub(super) fn check(record: &Record, settings: &EndpointSettings) -> Result<[Opt
         match subnet {
             Some(subnet) if !subnet.chosen => {
                 return Err(AgentError::invalid(
-                    "user specified IP address is supported only when connecting to networks \
-                     with user configured subnets",
+                    "invalid endpoint settings:\nuser specified IP address is supported only when \
+                     connecting to networks with user configured subnets",
                 ));
             }
             Some(subnet) if subnet.net.contains(address) => {}

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use guest_protocol::{
-    AgentError,
+    AgentError, ErrorKind,
     docker::{IpamConfig, NetworkCreateRequest},
     network::{DEFAULT_NETWORK, is_predefined},
 };
@@ -134,8 +134,10 @@ fn check_name(name: &str) -> Result<()> {
             "operation is not permitted on predefined {name} network"
         )));
     }
-    let valid = !name.trim().is_empty()
-        && name.trim() == name
+    if name.trim().is_empty() {
+        return Err(AgentError::invalid("invalid name: name is empty"));
+    }
+    let valid = name.trim() == name
         && name.len() <= LONGEST_NAME
         && !name.starts_with("container:")
         && !name.contains(['/', '=', ','])
@@ -152,27 +154,47 @@ fn check_name(name: &str) -> Result<()> {
 fn check_kind(request: &NetworkCreateRequest) -> Result<()> {
     match request.driver.as_deref().unwrap_or_default() {
         "" | "bridge" | "default" => {}
+        "overlay" => {
+            return Err(AgentError::forbidden(
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm \
+                 join\" to connect this node to swarm and try again.",
+            ));
+        }
         driver @ ("host" | "null") => {
             return Err(AgentError::forbidden(format!(
                 "only one instance of \"{driver}\" network is allowed"
             )));
         }
         driver => {
-            return Err(AgentError::invalid(format!(
-                "plugin \"{driver}\" not found: networks have the driver \"bridge\""
-            )));
+            return Err(AgentError::new(
+                ErrorKind::NotFound,
+                format!("plugin \"{driver}\" not found"),
+            ));
         }
     }
     let swarm = request
         .scope
         .as_deref()
         .is_some_and(|scope| !matches!(scope, "" | "local"));
-    if swarm || request.ingress == Some(true) {
-        return Err(AgentError::invalid(
-            "swarm networks are not supported: networks have the scope \"local\"",
+    if request.ingress == Some(true) {
+        return Err(AgentError::forbidden(
+            "Ingress network can only be global scope network",
         ));
     }
-    if request.config_only == Some(true) || request.config_from.is_some() {
+    if swarm {
+        return Err(AgentError::forbidden(
+            "cannot create a swarm scoped network when swarm is not active",
+        ));
+    }
+    let source = request.config_from.as_ref();
+    let source = source.and_then(|source| source.network.as_deref());
+    if let Some(source) = source.filter(|source| !source.is_empty()) {
+        return Err(AgentError::new(
+            ErrorKind::NotFound,
+            format!("configuration network \"{source}\" does not exist"),
+        ));
+    }
+    if request.config_only == Some(true) {
         return Err(AgentError::invalid(
             "networks that are only configuration are not supported",
         ));
@@ -412,7 +434,7 @@ fn completed(
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::{ErrorKind, docker::Ipam};
+    use guest_protocol::docker::Ipam;
 
     use super::*;
 

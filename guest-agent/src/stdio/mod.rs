@@ -212,6 +212,10 @@ impl Stdio {
     /// When the master cannot be polled.
     pub(crate) fn terminal(&self, master: OwnedFd) -> io::Result<AgentEnds> {
         let master = AsyncFile::new(master)?;
+        // Before there is a process that looks.
+        if let Some((height, width)) = self.lock().size {
+            set_size(&master, height, width);
+        }
         Ok(AgentEnds {
             stdin: self.shape.open_stdin.then(|| master.clone()),
             outputs: vec![(Stream::Stdout, master.clone())],

@@ -9,6 +9,7 @@ mod bind_mounts;
 mod commit;
 mod containers;
 mod contexts;
+mod contract;
 mod copy;
 mod egress;
 mod exec;

@@ -37,7 +37,7 @@ pub(crate) struct Kernel {
     /// The compressed image that QEMU boots.
     pub(crate) image: PathBuf,
     version: String,
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl Kernel {

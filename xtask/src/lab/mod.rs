@@ -75,6 +75,11 @@ const ENVIRONMENT: [&str; 8] = [
     "XDG_CACHE_HOME",
 ];
 
+/// The directory whose `lib/modules` has the modules of the lab's kernel.
+pub(crate) fn kernel_root(places: &Places) -> Result<String> {
+    Ok(kernel::find(places)?.root.display().to_string())
+}
+
 /// Runs a command in the lab and returns its exit status.
 pub(crate) fn run(places: &Places, options: &Options) -> Result<u8> {
     let kernel = kernel::find(places)?;

@@ -10,7 +10,7 @@ use guest_protocol::methods::{ContainerAttach, ContainerLogs};
 
 use super::{
     ApiError, Context,
-    hijack::{Hijack, output_body, stdio_type},
+    hijack::{Hijack, output_body, raw_stream, stdio_type},
     parameters::Parameters,
     times,
 };
@@ -22,8 +22,27 @@ pub(super) async fn attach(
     parameters: Parameters,
     hijack: Hijack,
     body: Body,
-) -> Result<Response, ApiError> {
-    let request = ContainerAttach {
+) -> Response {
+    let request = request(container, &parameters);
+    match context.agent.open(request).await {
+        Ok((attached, guest)) => {
+            let content_type = stdio_type(attached.tty, parameters.version);
+            hijack.join(body, guest, content_type)
+        }
+        Err(error) => refused(&error.into()),
+    }
+}
+
+/// An error as Docker tells it to a client that wants its connection: as text.
+fn refused(error: &ApiError) -> Response {
+    tracing::info!(status = error.status.as_u16(), message = %error.message, "refused");
+    let text = format!("{}\r\n", error.message);
+    (error.status, [(CONTENT_TYPE, raw_stream())], text).into_response()
+}
+
+/// What a client asks to be attached to.
+pub(super) fn request(container: String, parameters: &Parameters) -> ContainerAttach {
+    ContainerAttach {
         container,
         stdin: parameters.flag("stdin"),
         stdout: parameters.flag("stdout"),
@@ -31,13 +50,7 @@ pub(super) async fn attach(
         logs: parameters.flag("logs"),
         stream: parameters.flag("stream"),
         detach_keys: parameters.text("detachKeys").unwrap_or_default().to_owned(),
-    };
-    if !request.stream && !request.logs {
-        return Err(ApiError::bad_request("attach needs stream, logs or both"));
     }
-    let (attached, guest) = context.agent.open(request).await?;
-    let content_type = stdio_type(attached.tty, parameters.version);
-    Ok(hijack.join(body, guest, content_type))
 }
 
 /// `GET /containers/{id}/logs`

@@ -35,6 +35,9 @@ pub(super) async fn for_registry(
 
 /// `POST /auth`: whether a registry accepts credentials.
 pub(super) async fn check(body: Bytes) -> Result<Json<Value>, ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::bad_request("invalid JSON: unexpected EOF"));
+    }
     let auth: AuthConfig = parameters::json(&body)?;
     let server = auth.server_address.as_str();
     let host = server.split_once("://").map_or(server, |(_, rest)| rest);

@@ -12,9 +12,10 @@ use guest_protocol::{
     methods::{ContainerList, ContainerSizes, DiskUsage, ImageInspect},
 };
 use regex::{Regex, RegexBuilder};
+use serde_json::Value;
 
 use super::{
-    ApiError, Context, container_networks::shown_networks, filters::Filters,
+    ApiError, Context, container_defaults, container_networks::shown_networks, filters::Filters,
     parameters::Parameters, times,
 };
 use crate::ports::view;
@@ -47,7 +48,7 @@ const MAX_PATTERN: usize = 256 * 1024;
 pub(super) async fn list(
     State(context): State<Context>,
     parameters: Parameters,
-) -> Result<Json<Vec<ContainerSummary>>, ApiError> {
+) -> Result<Json<Vec<Value>>, ApiError> {
     let filters = parameters.filters()?;
     filters.allow(FILTERS).map_err(ApiError::bad_request)?;
     let limit: i64 = parameters.number("limit")?.unwrap_or(0);
@@ -77,9 +78,15 @@ pub(super) async fn list(
         .filter(|container| all || container.state.is_running())
         .filter(|container| selection.includes(container))
         .take(limit.unwrap_or(usize::MAX))
-        .map(|container| summary(container, now, sizes.get(&container.id)))
-        .collect();
-    Ok(Json(summaries))
+        .map(|container| {
+            let summary = summary(container, now, sizes.get(&container.id));
+            let mut summary = serde_json::to_value(&summary)?;
+            container_defaults::fill_networks(&mut summary);
+            Ok(summary)
+        })
+        .collect::<Result<_, serde_json::Error>>();
+    let failed = |error| ApiError::internal(format!("cannot describe the containers: {error}"));
+    Ok(Json(summaries.map_err(failed)?))
 }
 
 /// The filters, made ready.
@@ -150,7 +157,8 @@ impl<'a> Selection<'a> {
             ];
             if !known.contains(&status.as_str()) {
                 return Err(ApiError::bad_request(format!(
-                    "invalid filter 'status={status}'"
+                    "invalid filter 'status={status}': invalid value for state ({status}): must be one of {}",
+                    known.join(", ")
                 )));
             }
         }
@@ -185,9 +193,13 @@ impl<'a> Selection<'a> {
                 .iter()
                 .find(|v| !known.contains(&v.as_str()))
             {
-                return Err(ApiError::bad_request(format!(
-                    "invalid filter '{key}={wrong}'"
-                )));
+                return Err(ApiError::bad_request(match key {
+                    "health" => format!(
+                        "invalid filter 'health={wrong}': invalid value for health ({wrong}): must be one of {}",
+                        known.join(", ")
+                    ),
+                    _ => format!("invalid filter '{key}=[{wrong}]'"),
+                }));
             }
         }
         Ok(Self {

@@ -1,10 +1,8 @@
 //! `POST /containers/prune`.
 
 use axum::{Json, extract::State};
-use guest_protocol::{
-    docker::ContainerPruneResponse,
-    methods::{ContainerList, ContainerRemove, ContainerSizes},
-};
+use guest_protocol::methods::{ContainerList, ContainerRemove, ContainerSizes};
+use serde_json::{Value, json};
 
 use super::{ApiError, Context, parameters::Parameters, times};
 use crate::agent::CallError;
@@ -13,7 +11,7 @@ use crate::agent::CallError;
 pub(super) async fn prune(
     State(context): State<Context>,
     parameters: Parameters,
-) -> Result<Json<ContainerPruneResponse>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     let filters = parameters.filters()?;
     filters
         .allow(&["label", "label!", "until"])
@@ -48,10 +46,10 @@ pub(super) async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Json(ContainerPruneResponse {
-        containers_deleted: Some(deleted),
-        space_reclaimed: Some(i64::try_from(reclaimed).unwrap_or(i64::MAX)),
-    }))
+    let deleted = (!deleted.is_empty()).then_some(deleted);
+    Ok(Json(
+        json!({"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}),
+    ))
 }
 
 /// Removes one, and says how many bytes it had written.

@@ -63,7 +63,13 @@ fn response(mut container: Container) -> ContainerInspectResponse {
         resolv_conf_path: Some(String::new()),
         hostname_path: Some(String::new()),
         hosts_path: Some(String::new()),
-        log_path: Some(container.log_path),
+        log_path: Some(
+            if container.state.started_at == 0 && container.state.error.is_empty() {
+                String::new()
+            } else {
+                container.log_path
+            },
+        ),
         name: Some(format!("/{}", container.name)),
         restart_count: Some(container.restart_count),
         driver: Some(STORAGE_DRIVER.to_owned()),

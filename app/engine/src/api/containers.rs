@@ -14,9 +14,8 @@ use futures_util::stream;
 use guest_protocol::{
     chunks::ChunkReader,
     docker::{
-        ContainerConfig, ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
-        ContainerWaitExitError, ContainerWaitResponse, EndpointSettings, HostConfig,
-        NetworkingConfig,
+        ContainerConfig, ContainerTopResponse, ContainerUpdateBody, ContainerWaitExitError,
+        ContainerWaitResponse, EndpointSettings, HostConfig, NetworkingConfig,
     },
     frame,
     methods::{
@@ -32,10 +31,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, Context,
+    ApiError, Context, container_input,
     hijack::stream_body,
     image_view::platform_of,
-    parameters::{self, Parameters},
+    parameters::{JsonBody, Parameters},
 };
 use crate::{
     images::{Progress, emulate, import_starter, is_starter},
@@ -46,7 +45,7 @@ use crate::{
 pub(super) async fn create(
     State(context): State<Context>,
     parameters: Parameters,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
     #[derive(Default, Deserialize)]
     struct More {
@@ -58,12 +57,18 @@ pub(super) async fn create(
         #[serde(rename = "MacAddress")]
         mac_address: Option<String>,
     }
-    let mut body: Value = parameters::json(&body)?;
-    if body.is_null() {
+    let mut body: Value = body.read_required()?;
+    // A client that sends nothing of a container means nothing.
+    if body.as_object().is_none_or(serde_json::Map::is_empty) && !body.is_array() {
         return Err(ApiError::bad_request(
-            "config cannot be empty in order to create a container",
+            if body.is_object() || body.is_null() {
+                "config cannot be empty in order to create a container".to_owned()
+            } else {
+                format!("invalid JSON: {body} is no container's configuration")
+            },
         ));
     }
+    container_input::check_names(&body)?;
     // Docker takes a text for a list of one.
     for key in ["Cmd", "Entrypoint"] {
         if let Some(value @ Value::String(_)) = body.get_mut(key) {
@@ -76,15 +81,14 @@ pub(super) async fn create(
     let host = More::deserialize(&body).map_err(invalid)?;
     let image = config.image.clone().unwrap_or_default();
     if image.is_empty() {
-        return Err(ApiError::bad_request(
-            "no image was named for the container",
-        ));
+        return Err(ApiError::bad_request("no command specified"));
     }
     if let Some(platform) = parameters.text("platform") {
         require_platform(&context, &image, platform).await?;
     }
     let mut host_config = host.host_config.unwrap_or_default();
     crate::ports::check(&host_config).map_err(ApiError::bad_request)?;
+    container_input::check(&config, &host_config)?;
     if host_config
         .userns_mode
         .as_deref()
@@ -217,7 +221,7 @@ async fn require_platform(context: &Context, image: &str, platform: &str) -> Res
         return Ok(());
     }
     Err(ApiError::not_found(format!(
-        "image with reference {image} was found but does not provide the specified platform ({wanted}): it is for {actual}"
+        "image with reference {image} was found but its platform ({actual}) does not match the specified platform ({wanted})"
     )))
 }
 
@@ -225,7 +229,21 @@ async fn require_platform(context: &Context, image: &str, platform: &str) -> Res
 pub(super) async fn start(
     State(context): State<Context>,
     Path(container): Path<String>,
+    parameters: Parameters,
+    body: Bytes,
 ) -> Result<StatusCode, ApiError> {
+    // Clients of old send an empty object, or nothing of seven bytes at most.
+    if body.len() > 7 {
+        return Err(ApiError::bad_request(
+            "starting container with non-empty request body was deprecated since API v1.22 and \
+             removed in v1.24",
+        ));
+    }
+    if parameters.text("checkpoint").is_some() {
+        return Err(ApiError::bad_request(
+            "checkpoint is only supported in experimental mode",
+        ));
+    }
     context.shares.retry().await;
     let ports = context.ports.prepare(&container).await?;
     let started = context.agent.call(ContainerStart { container }).await;
@@ -262,6 +280,7 @@ pub(super) async fn restart(
     let timeout = parameters.number("t")?;
     let ports = context.ports.prepare(&container).await?;
     context.shares.retry().await;
+    let name = container.clone();
     let request = ContainerRestart {
         container,
         signal,
@@ -269,7 +288,12 @@ pub(super) async fn restart(
     };
     let restarted = context.agent.call(request).await;
     ports.settle().await;
-    restarted?;
+    restarted.map_err(|error| {
+        ApiError::from(error).about(
+            "invalid signal",
+            &format!("Cannot restart container {name}: "),
+        )
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -280,10 +304,12 @@ pub(super) async fn kill(
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
     let signal = parameters.text("signal").unwrap_or_default().to_owned();
-    context
+    let prefix = format!("cannot kill container: {container}: ");
+    let killed = context
         .agent
         .call(ContainerKill { container, signal })
-        .await?;
+        .await;
+    killed.map_err(|error| ApiError::from(error).about("", &prefix))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -295,13 +321,20 @@ pub(super) async fn rename(
 ) -> Result<StatusCode, ApiError> {
     let name = parameters
         .text("name")
-        .map(|name| name.trim_start_matches('/').to_owned())
-        .filter(|name| !name.is_empty())
         .ok_or_else(|| ApiError::bad_request("Neither old nor new names may be empty"))?;
-    context
+    let name = name.trim_start_matches('/').to_owned();
+    let renamed = context
         .agent
         .call(ContainerRename { container, name })
-        .await?;
+        .await;
+    renamed.map_err(|error| {
+        let prefix = "Error when allocating new name: ";
+        let mut error = ApiError::from(error).about("Conflict.", prefix);
+        if let Some(rest) = error.message.strip_prefix("Invalid container name (") {
+            error.message = format!("{prefix}Invalid container name (/{rest}");
+        }
+        error
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -311,8 +344,7 @@ pub(super) async fn resize(
     Path(container): Path<String>,
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
-    let height = parameters.required("h")?;
-    let width = parameters.required("w")?;
+    let (height, width) = parameters.terminal_size()?;
     let request = ContainerResize {
         container,
         height,
@@ -361,16 +393,18 @@ pub(super) async fn unpause(
 pub(super) async fn update(
     State(context): State<Context>,
     Path(container): Path<String>,
-    body: Bytes,
-) -> Result<Json<ContainerUpdateResponse>, ApiError> {
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let named: Value = body.read()?;
+    let policy = named.pointer("/RestartPolicy/Name");
+    container_input::check_restart_policy(policy.and_then(Value::as_str))?;
     let request = ContainerUpdate {
         container,
-        change: Box::new(parameters::json::<ContainerUpdateBody>(&body)?),
+        change: Box::new(body.read::<ContainerUpdateBody>()?),
     };
     let warnings = context.agent.call(request).await?;
-    Ok(Json(ContainerUpdateResponse {
-        warnings: Some(warnings),
-    }))
+    let warnings = (!warnings.is_empty()).then_some(warnings);
+    Ok(Json(json!({"Warnings": warnings})))
 }
 
 /// `GET /containers/{id}/changes`
@@ -392,7 +426,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, ApiError> {
     if parameters.flag("link") {
         return Err(ApiError::bad_request(
-            "links between containers are not supported",
+            "Conflict, cannot remove the default link name of the container",
         ));
     }
     let force = parameters.flag("force");

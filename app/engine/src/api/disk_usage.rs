@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use guest_protocol::methods::{ContainerList, ImageList, ImagesDiskUsage, VolumeList, VolumeUsage};
+use guest_protocol::{
+    ErrorKind,
+    methods::{ContainerList, ImageList, ImagesDiskUsage, VolumeList, VolumeUsage},
+};
 use serde_json::{Value, json};
 
-use super::{ApiError, Context, container_list, image_view, parameters::Parameters, times};
+use super::{ApiError, Context, container_list, image_view, parameters::Parameters, volumes};
+use crate::agent::CallError;
 
 /// `GET /system/df`
 pub(super) async fn usage(
     State(context): State<Context>,
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    let kinds = parameters.texts("type");
+    let kinds = parameters.all("type");
     let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
     if let Some(unknown) = kinds.iter().find(|kind| {
         !matches!(
@@ -26,7 +30,13 @@ pub(super) async fn usage(
         )));
     }
     let containers = context.agent.call(ContainerList {}).await?;
-    let mut usage = json!({});
+    let mut usage = json!({
+        "LayersSize": 0,
+        "Images": null,
+        "Containers": null,
+        "Volumes": null,
+        "BuildCache": null,
+    });
     if wanted("image") {
         let layers = context.agent.call(ImagesDiskUsage {}).await?;
         let mut users: BTreeMap<&str, i64> = BTreeMap::new();
@@ -49,7 +59,7 @@ pub(super) async fn usage(
         usage["Images"] = json!(images);
     }
     if wanted("volume") {
-        usage["Volumes"] = json!(volumes(&context).await?);
+        usage["Volumes"] = json!(shown_volumes(&context).await?);
     }
     if wanted("container") {
         let all = Parameters::of(&[("all", "1"), ("size", "1")], parameters.version);
@@ -62,25 +72,19 @@ pub(super) async fn usage(
     Ok(Json(usage))
 }
 
-async fn volumes(context: &Context) -> Result<Vec<Value>, ApiError> {
+async fn shown_volumes(context: &Context) -> Result<Vec<Value>, ApiError> {
     let mut volumes = Vec::new();
     for volume in context.agent.call(VolumeList {}).await? {
         let name = volume.name.clone();
-        // It may have been removed meanwhile.
+        // It may have been removed meanwhile, or be about to.
         let size = match context.agent.call(VolumeUsage { name }).await {
             Err(error) if error.is_not_found() => continue,
+            Err(CallError::Agent(error)) if error.kind == ErrorKind::Conflict => continue,
             size => size?,
         };
-        volumes.push(json!({
-            "Name": volume.name,
-            "Driver": volume.driver,
-            "Mountpoint": volume.mountpoint,
-            "CreatedAt": times::rfc3339(volume.created),
-            "Labels": volume.labels,
-            "Options": volume.options,
-            "Scope": "local",
-            "UsageData": {"RefCount": volume.users.len(), "Size": size},
-        }));
+        let mut shown = volumes::view(&volume);
+        shown["UsageData"] = json!({"RefCount": volume.users.len(), "Size": size});
+        volumes.push(shown);
     }
     Ok(volumes)
 }

@@ -26,6 +26,15 @@ impl ApiError {
         }
     }
 
+    /// Itself, with `prefix` before a message that begins with `beginning`.
+    pub(super) fn about(mut self, beginning: &str, prefix: &str) -> Self {
+        let told = !prefix.is_empty() && self.message.starts_with(prefix);
+        if !told && self.message.starts_with(beginning) && self.status.is_client_error() {
+            self.message.insert_str(0, prefix);
+        }
+        self
+    }
+
     /// The client's mistake (400).
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
@@ -34,6 +43,14 @@ impl ApiError {
     /// There is no such thing (404).
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// Docker does it and dctl does not (501).
+    pub(crate) fn not_implemented(what: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("not implemented by dctl: {what}"),
+        )
     }
 
     /// Something is broken (500).

@@ -15,23 +15,6 @@ use tokio::net::UnixStream;
 
 use super::{ApiError, Context, filters::Filters, parameters::Parameters, times};
 
-const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// `GET /events`
 ///
 /// `since` brings what the agent remembers of the past, `until` ends the stream.
@@ -40,7 +23,6 @@ pub(super) async fn stream(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let filters = parameters.filters()?;
-    filters.allow(FILTERS).map_err(ApiError::bad_request)?;
     let time = |name: &str| {
         let text = parameters.text(name).filter(|text| *text != "0");
         text.map(|text| times::parse(text).map_err(ApiError::bad_request))
@@ -50,9 +32,12 @@ pub(super) async fn stream(
     if let (Some(since), Some(until)) = (since, until)
         && since > until
     {
-        return Err(ApiError::bad_request(
-            "`since` time cannot be after `until` time",
-        ));
+        let text = |name: &str| parameters.text(name).unwrap_or_default();
+        return Err(ApiError::bad_request(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            text("since"),
+            text("until")
+        )));
     }
     let ((), guest) = context.agent.open(Events { since, until }).await?;
     let lines = stream::unfold((guest, filters), next_line);
@@ -105,13 +90,13 @@ fn message(event: &Event) -> Value {
 }
 
 fn includes(filters: &Filters, event: &Event) -> bool {
+    // As in Docker: whatever the event is about.
     let named = |key: &str| {
-        filters.get(key).is_empty()
-            || (event.kind == key
-                && filters.any(key, |wanted| {
-                    event.id.starts_with(wanted.as_str())
-                        || event.attributes.get("name") == Some(wanted)
-                }))
+        filters.any(key, |wanted| {
+            let name = event.attributes.get("name");
+            event.id.starts_with(wanted.as_str())
+                || name.is_some_and(|name| name.starts_with(wanted.as_str()))
+        })
     };
     // A container's image counts for `image`, too.
     let image = filters.any("image", |wanted| {
@@ -172,6 +157,7 @@ mod tests {
             r#"{"event":["die"]}"#,
             r#"{"container":["db"]}"#,
             r#"{"volume":["v"]}"#,
+            r#"{"network":["other"]}"#,
             r#"{"label":["tier=back"]}"#,
         ] {
             assert!(!selects(json), "{json}");

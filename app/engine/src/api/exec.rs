@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::Body,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{
     ApiError, Context,
     hijack::{Hijack, stdio_type},
-    parameters::{self, Parameters},
+    parameters::{JsonBody, Parameters},
 };
 
 /// `ExecConfig` of the API.
@@ -65,9 +65,9 @@ fn known_size(size: Option<[u16; 2]>) -> Option<[u16; 2]> {
 pub(super) async fn create(
     State(context): State<Context>,
     Path(container): Path<String>,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let config: ExecConfig = parameters::json::<ExecBody>(&body)?.into();
+    let config: ExecConfig = body.read::<ExecBody>()?.into();
     if config.cmd.is_empty() {
         return Err(ApiError::bad_request("No exec command specified"));
     }
@@ -81,7 +81,7 @@ pub(super) async fn start(
     Path(exec): Path<String>,
     parameters: Parameters,
     hijack: Hijack,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "PascalCase")]
@@ -90,7 +90,7 @@ pub(super) async fn start(
         tty: bool,
         console_size: Option<[u16; 2]>,
     }
-    let body: StartBody = parameters::json(&body)?;
+    let body: StartBody = body.read()?;
     let request = ExecStart {
         exec,
         detach: body.detach,
@@ -112,8 +112,7 @@ pub(super) async fn resize(
     Path(exec): Path<String>,
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
-    let height = parameters.required("h")?;
-    let width = parameters.required("w")?;
+    let (height, width) = parameters.terminal_size()?;
     let request = ExecResize {
         exec,
         height,
@@ -154,7 +153,7 @@ fn inspected(exec: Exec) -> Inspected {
         exit_code: None,
         process_config: Some(ProcessConfig {
             privileged: Some(config.privileged),
-            user: Some(config.user),
+            user: Some(config.user).filter(|user| !user.is_empty()),
             tty: Some(config.tty),
             entrypoint: command.next(),
             arguments: Some(command.collect()),
@@ -170,6 +169,8 @@ fn inspected(exec: Exec) -> Inspected {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Bytes;
+
     use super::*;
 
     #[test]
@@ -191,7 +192,7 @@ mod tests {
         let body = br#"{"User":"","Privileged":false,"Tty":true,"ConsoleSize":[24,80],
             "AttachStdin":true,"AttachStderr":true,"AttachStdout":true,"DetachKeys":"",
             "Env":null,"WorkingDir":"","Cmd":["sh","-c","id"]}"#;
-        let body: ExecBody = parameters::json(&Bytes::from_static(body)).unwrap();
+        let body: ExecBody = super::super::parameters::json(&Bytes::from_static(body)).unwrap();
         let config = ExecConfig::from(body);
         assert_eq!(config.cmd, ["sh", "-c", "id"]);
         assert_eq!(config.console_size, Some([24, 80]));

@@ -15,9 +15,9 @@ pub(super) struct Filters {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Values {
-    Set(BTreeMap<String, bool>),
-    List(Vec<String>),
+enum Shapes {
+    Sets(BTreeMap<String, BTreeMap<String, bool>>),
+    Lists(BTreeMap<String, Vec<String>>),
 }
 
 impl Filters {
@@ -26,21 +26,21 @@ impl Filters {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let parsed: BTreeMap<String, Values> =
+        let parsed: Option<Shapes> =
             serde_json::from_str(text).map_err(|_| "invalid filter".to_owned())?;
-        let values = parsed
-            .into_iter()
-            .map(|(key, values)| {
-                let list = match values {
-                    Values::Set(set) => set
-                        .into_iter()
-                        .filter_map(|(value, on)| on.then_some(value))
-                        .collect(),
-                    Values::List(list) => list,
+        let values = match parsed {
+            None => BTreeMap::new(),
+            Some(Shapes::Lists(lists)) => lists,
+            Some(Shapes::Sets(sets)) => {
+                let list = |set: BTreeMap<String, bool>| {
+                    let on = set.into_iter().filter(|(_, on)| *on);
+                    on.map(|(value, _)| value).collect()
                 };
-                (key, list)
-            })
-            .collect();
+                sets.into_iter()
+                    .map(|(key, set)| (key, list(set)))
+                    .collect()
+            }
+        };
         Ok(Self { values })
     }
 
@@ -85,7 +85,8 @@ impl Filters {
                 let value = read(first)?;
                 for other in rest {
                     if read(other)? != value {
-                        return Err(format!("invalid filter '{key}': it is both true and false"));
+                        let values = self.get(key).join(" ");
+                        return Err(format!("invalid filter '{key}=[{values}]'"));
                     }
                 }
                 Ok(Some(value))
@@ -123,6 +124,8 @@ mod tests {
             Err("invalid filter 'label'".into())
         );
         assert!(Filters::parse("[]").is_err());
+        assert!(Filters::parse(r#"{"a":["b"],"c":{"d":true}}"#).is_err());
+        assert_eq!(Filters::parse("null"), Ok(Filters::default()));
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub(super) fn stdio_type(tty: bool, version: ApiVersion) -> HeaderValue {
     })
 }
 
+/// What Docker calls every stream on a connection that was not asked for.
+pub(super) fn raw_stream() -> HeaderValue {
+    HeaderValue::from_static("application/vnd.docker.raw-stream")
+}
+
 /// The client's connection, if it asks to have it for itself.
 pub(super) struct Hijack {
     upgrade: Option<OnUpgrade>,
@@ -71,7 +76,7 @@ impl Hijack {
         let Some(upgrade) = self.upgrade else {
             let (output, guest) = guest.into_split();
             tokio::spawn(forward_body(input, guest));
-            return ([(CONTENT_TYPE, content_type)], stream_body(output)).into_response();
+            return ([(CONTENT_TYPE, raw_stream())], stream_body(output)).into_response();
         };
         tokio::spawn(async move {
             if let Err(error) = take_over(upgrade, guest).await {

@@ -8,7 +8,9 @@ use axum::{
 };
 use guest_protocol::{methods::ImageInspect, reference::Reference};
 
-use super::{ApiError, Context, auth, image_view, parameters::Parameters, progress};
+use super::{
+    ApiError, Context, auth, image_view, images::with_tag, parameters::Parameters, progress,
+};
 use crate::images::{self, Progress};
 
 /// `GET /images/get`
@@ -83,9 +85,7 @@ pub(super) async fn push(
     let invalid = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
     let mut reference = Reference::parse(name).map_err(|error| invalid(&error))?;
     if let Some(tag) = parameters.text("tag") {
-        reference = reference
-            .with_version(tag)
-            .map_err(|error| invalid(&error))?;
+        reference = with_tag(reference, tag)?;
     }
     if let Some(platform) = parameters.platform()? {
         let name = reference.to_string();

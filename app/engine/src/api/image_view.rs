@@ -9,14 +9,13 @@ use guest_protocol::{
     },
     image::Image,
 };
-use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     ApiError,
     container_view::STORAGE_DRIVER,
-    times,
-    version::{ApiVersion, NO_CONTAINER_CONFIG, NO_VIRTUAL_SIZE},
+    image_defaults, times,
+    version::{ApiVersion, NO_VIRTUAL_SIZE},
 };
 use crate::registry::Platform;
 
@@ -47,28 +46,18 @@ pub(super) fn created(image: &Image) -> i64 {
     text(&image.configuration, "created").map_or(0, times::unix_seconds)
 }
 
-/// An image as `GET /images/{name}/json` shows it to clients of each version.
-#[derive(Serialize)]
-pub(super) struct Inspected {
-    #[serde(flatten)]
-    image: ImageInspect,
-    /// docker-compose 1 reads the volumes in it, and fails without. The image knows its
-    /// own configuration alone.
-    #[serde(rename = "ContainerConfig", skip_serializing_if = "Option::is_none")]
-    container_config: Option<ImageConfig>,
+/// An image as `GET /images/{name}/json` shows it.
+///
+/// # Errors
+/// 500 when it cannot be put into words.
+pub(super) fn inspect(image: Image, version: ApiVersion) -> Result<Value, ApiError> {
+    let mut shown = serde_json::to_value(view(image, version))
+        .map_err(|error| ApiError::internal(format!("cannot describe the image: {error}")))?;
+    image_defaults::fill(&mut shown, version);
+    Ok(shown)
 }
 
-/// An image for a client of `version`.
-pub(super) fn inspected(image: Image, version: ApiVersion) -> Inspected {
-    let image = inspect(image, version);
-    let container_config = image.config.clone().unwrap_or_default();
-    Inspected {
-        container_config: (version < NO_CONTAINER_CONFIG).then_some(container_config),
-        image,
-    }
-}
-
-fn inspect(image: Image, version: ApiVersion) -> ImageInspect {
+fn view(image: Image, version: ApiVersion) -> ImageInspect {
     let configuration = &image.configuration;
     let owned = |key: &str| Some(text(configuration, key).unwrap_or_default().to_owned());
     let config = configuration
@@ -82,7 +71,7 @@ fn inspect(image: Image, version: ApiVersion) -> ImageInspect {
     ImageInspect {
         parent: Some(String::new()),
         comment: owned("comment"),
-        created: owned("created"),
+        created: text(configuration, "created").map(str::to_owned),
         docker_version: owned("docker_version"),
         author: owned("author"),
         config: Some(config),
@@ -140,8 +129,8 @@ pub(super) fn require_platform(
     let actual = platform_of(&image.configuration);
     match platform {
         Some(wanted) if !wanted.runs(&actual) => Err(ApiError::not_found(format!(
-            "image with reference {name} was found but does not provide the specified platform \
-             ({wanted}): it is for {actual}"
+            "image with reference {name} was found but its platform ({actual}) does not match the \
+             specified platform ({wanted})"
         ))),
         _ => Ok(()),
     }
@@ -228,16 +217,16 @@ mod tests {
 
     #[test]
     fn old_clients_find_the_configuration_twice() {
-        let view = serde_json::to_value(inspected(image(), MULTIPLEXED_TYPE)).unwrap();
+        let view = inspect(image(), MULTIPLEXED_TYPE).unwrap();
         assert_eq!(view["ContainerConfig"]["Cmd"], json!(["sh"]));
         assert_eq!(view["Config"], view["ContainerConfig"]);
-        let view = serde_json::to_value(inspected(image(), MAX_VERSION)).unwrap();
+        let view = inspect(image(), MAX_VERSION).unwrap();
         assert_eq!(view.get("ContainerConfig"), None);
     }
 
     #[test]
     fn an_image_has_docker_s_shape() {
-        let view = serde_json::to_value(inspect(image(), MAX_VERSION)).unwrap();
+        let view = inspect(image(), MAX_VERSION).unwrap();
         assert_eq!(view["Config"]["Cmd"], json!(["sh"]));
         assert_eq!(view["RootFS"]["Layers"], json!(["sha256:1", "sha256:2"]));
         assert_eq!(view["Created"], "2023-11-14T22:13:20Z");
@@ -259,7 +248,7 @@ mod tests {
         };
         assert_eq!(created(&image), 0);
         assert!(history(&image).is_empty() && labels(&image).is_empty());
-        assert!(inspect(image, MAX_VERSION).config.is_some());
+        assert!(inspect(image, MAX_VERSION).unwrap()["Config"].is_object());
     }
 
     #[test]

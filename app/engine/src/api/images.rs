@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use guest_protocol::{
-    docker::{ImageDeleteResponseItem, ImageSummary},
+    docker::ImageDeleteResponseItem,
     image::{Image, Removed},
     methods::{ContainerList, ImageInspect, ImageList, ImageRemove, ImageTag, ImagesDiskUsage},
     reference::Reference,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, Context, auth, image_archives, image_view, new_images, parameters::Parameters,
-    progress, times, unknown,
+    progress, times, unknown, version::ALWAYS_DIGESTS,
 };
 use crate::{
     agent::CallError,
@@ -30,7 +30,7 @@ use crate::{
 pub(super) async fn list(
     State(context): State<Context>,
     parameters: Parameters,
-) -> Result<Json<Vec<ImageSummary>>, ApiError> {
+) -> Result<Json<Value>, ApiError> {
     let filters = parameters.filters()?;
     filters
         .allow(&[
@@ -87,7 +87,13 @@ pub(super) async fn list(
         .filter(|image| until.is_none_or(|time| image.created <= time / 1_000_000_000))
         .collect();
     summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
-    Ok(Json(summaries))
+    let mut shown = json!(summaries);
+    if parameters.version < ALWAYS_DIGESTS && !parameters.flag("digests") {
+        for image in shown.as_array_mut().into_iter().flatten() {
+            image["RepoDigests"] = Value::Null;
+        }
+    }
+    Ok(Json(shown))
 }
 
 fn find<'a>(images: &'a [Image], wanted: &str) -> Option<&'a Image> {
@@ -165,9 +171,7 @@ pub(super) async fn create(
     let invalid = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
     let mut reference = Reference::parse(name).map_err(|error| invalid(&error))?;
     if let Some(version) = parameters.text("tag") {
-        reference = reference
-            .with_version(version)
-            .map_err(|error| invalid(&error))?;
+        reference = with_tag(reference, version)?;
     }
     let platform = parameters.platform()?;
     let starter = context.starter.filter(|_| is_starter(&reference));
@@ -218,7 +222,7 @@ pub(super) async fn get(
     if let Some(name) = path.strip_suffix("/json") {
         let image = inspect(name).await?;
         image_view::require_platform(&image, name, parameters.platform()?.as_ref())?;
-        return Ok(Json(image_view::inspected(image, parameters.version)).into_response());
+        return Ok(Json(image_view::inspect(image, parameters.version)?).into_response());
     }
     if let Some(name) = path.strip_suffix("/history") {
         let image = inspect(name).await?;
@@ -242,9 +246,10 @@ pub(super) async fn post(
     let Some(name) = path.strip_suffix("/tag") else {
         return Err(unknown::error("POST", &uri));
     };
-    let repository = parameters
-        .text("repo")
-        .ok_or_else(|| ApiError::bad_request("parameter repo is missing"))?;
+    let Some(repository) = parameters.text("repo") else {
+        // As in Docker: no name is nothing to do.
+        return Ok(StatusCode::OK.into_response());
+    };
     let mut target =
         Reference::parse(repository).map_err(|error| ApiError::bad_request(error.to_string()))?;
     if target.digest().is_some() {
@@ -253,9 +258,7 @@ pub(super) async fn post(
         ));
     }
     if let Some(tag) = parameters.text("tag") {
-        target = target
-            .with_version(tag)
-            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        target = with_tag(target, tag)?;
     }
     let request = ImageTag {
         reference: name.to_owned(),
@@ -263,6 +266,21 @@ pub(super) async fn post(
     };
     context.agent.call(request).await?;
     Ok(StatusCode::CREATED.into_response())
+}
+
+/// A name with a tag, or a digest.
+///
+/// # Errors
+/// 400 when it is neither.
+pub(super) fn with_tag(name: Reference, tag: &str) -> Result<Reference, ApiError> {
+    let is_tag = !tag.contains(':');
+    name.with_version(tag).map_err(|error| {
+        ApiError::bad_request(if is_tag {
+            "invalid tag format".to_owned()
+        } else {
+            error.to_string()
+        })
+    })
 }
 
 /// `DELETE /images/{name}`
@@ -354,6 +372,7 @@ pub(super) async fn prune(
             }
         }
     }
+    let deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(
         json!({"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}),
     ))

@@ -7,7 +7,9 @@ mod archive;
 mod archive_stream;
 mod attach;
 mod auth;
+mod build;
 mod container_defaults;
+mod container_input;
 mod container_list;
 mod container_networks;
 mod container_prune;
@@ -20,34 +22,36 @@ mod exec;
 mod filters;
 mod hijack;
 mod image_archives;
+mod image_defaults;
 mod image_view;
 mod images;
 mod machine;
 mod networks;
 mod new_images;
 mod parameters;
+mod plugins;
 mod progress;
 mod registries;
 mod rejections;
+mod routes;
 mod stats;
+mod swarm;
 mod system;
+mod system_defaults;
 pub(crate) mod times;
 mod unknown;
 mod version;
 mod volumes;
+mod websocket;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware::map_response,
-    routing::{delete, get, post},
-};
+use axum::{Router, extract::DefaultBodyLimit, middleware::map_response};
 
 use crate::{agent::Agent, ports::Ports, shares::Shares};
 
 pub(crate) use error::ApiError;
+use routes::Routes;
 pub(crate) use times::duration;
 pub(crate) use version::{MAX_VERSION, negotiate};
 
@@ -71,13 +75,8 @@ pub(crate) struct Context {
 
 /// All routes, without version prefix: see [`negotiate`].
 pub(crate) fn router(context: Context) -> Router {
-    Router::new()
-        .merge(system_routes())
-        .merge(container_routes())
-        .merge(image_routes())
-        .merge(volume_routes())
-        .merge(network_routes())
-        .merge(machine_routes())
+    routes()
+        .into_router()
         .fallback(unknown::endpoint)
         .method_not_allowed_fallback(unknown::endpoint)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -85,106 +84,216 @@ pub(crate) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-fn system_routes() -> Router<Context> {
-    Router::new()
-        .route("/_ping", get(system::ping))
-        .route("/version", get(system::version))
-        .route("/info", get(system::info))
-        .route("/auth", post(auth::check))
-        .route("/events", get(events::stream))
-        .route("/system/df", get(disk_usage::usage))
+/// Methods and paths of all routes.
+#[cfg(test)]
+pub(crate) fn served() -> Vec<(&'static str, &'static str)> {
+    let routes = routes();
+    let list = routes.list().iter();
+    list.map(|route| (route.method, route.path)).collect()
 }
 
-fn network_routes() -> Router<Context> {
-    Router::new()
-        .route("/networks", get(networks::list))
-        .route("/networks/create", post(networks::create))
-        .route("/networks/prune", post(networks::prune))
-        .route(
-            "/networks/{name}",
-            get(networks::inspect).delete(networks::remove),
+fn routes() -> Routes {
+    Routes::new()
+        .merge(system_routes())
+        .merge(container_routes())
+        .merge(image_routes())
+        .merge(volume_routes())
+        .merge(network_routes())
+        .merge(swarm_routes())
+        .merge(plugin_routes())
+        .merge(machine_routes())
+}
+
+fn system_routes() -> Routes {
+    Routes::new()
+        .head("/_ping", system::ping)
+        .get("/_ping", system::ping)
+        .get("/version", system::version)
+        .get("/info", system::info)
+        .post("/auth", auth::check)
+        .get("/events", events::stream)
+        .get("/system/df", disk_usage::usage)
+        .post("/build", build::build)
+        .post("/build/prune", build::prune)
+        .post("/build/cancel", build::cancel)
+        .post("/session", build::build)
+        .post("/grpc", build::build)
+}
+
+fn network_routes() -> Routes {
+    Routes::new()
+        .get("/networks", networks::list)
+        .get("/networks/", networks::list)
+        .post("/networks/create", networks::create)
+        .post("/networks/prune", networks::prune)
+        .get("/networks/{name}", networks::inspect)
+        .delete("/networks/{name}", networks::remove)
+        .post("/networks/{name}/connect", networks::connect)
+        .post("/networks/{name}/disconnect", networks::disconnect)
+}
+
+fn volume_routes() -> Routes {
+    Routes::new()
+        .get("/volumes", volumes::list)
+        .post("/volumes/create", volumes::create)
+        .post("/volumes/prune", volumes::prune)
+        .get("/volumes/{name}", volumes::inspect)
+        .put("/volumes/{name}", volumes::update)
+        .delete("/volumes/{name}", volumes::remove)
+        .get("/dctl/volumes/{name}/backup", volumes::backup)
+        .post("/dctl/volumes/{name}/restore", volumes::restore)
+}
+
+fn container_routes() -> Routes {
+    Routes::new()
+        .get("/containers/json", container_list::list)
+        .post("/containers/create", containers::create)
+        .post("/containers/prune", container_prune::prune)
+        .delete("/containers/{id}", containers::remove)
+        .get("/containers/{id}/json", container_view::inspect)
+        .post("/containers/{id}/start", containers::start)
+        .post("/containers/{id}/stop", containers::stop)
+        .post("/containers/{id}/restart", containers::restart)
+        .post("/containers/{id}/kill", containers::kill)
+        .post("/containers/{id}/rename", containers::rename)
+        .post("/containers/{id}/resize", containers::resize)
+        .get("/containers/{id}/top", containers::top)
+        .post("/containers/{id}/pause", containers::pause)
+        .post("/containers/{id}/unpause", containers::unpause)
+        .post("/containers/{id}/update", containers::update)
+        .get("/containers/{id}/changes", containers::changes)
+        .get("/containers/{id}/stats", stats::stats)
+        .post("/containers/{id}/wait", containers::wait)
+        .post("/containers/{id}/attach", attach::attach)
+        .get("/containers/{id}/attach/ws", websocket::attach)
+        .get("/containers/{id}/logs", attach::logs)
+        .head("/containers/{id}/archive", archive::stat)
+        .get("/containers/{id}/archive", archive::get)
+        .put("/containers/{id}/archive", archive::put)
+        .get("/containers/{id}/export", archive::export)
+        .post("/commit", new_images::commit)
+        .post("/containers/{id}/exec", exec::create)
+        .post("/exec/{id}/start", exec::start)
+        .post("/exec/{id}/resize", exec::resize)
+        .get("/exec/{id}/json", exec::inspect)
+}
+
+fn image_routes() -> Routes {
+    Routes::new()
+        .get("/images/json", images::list)
+        .post("/images/create", images::create)
+        .post("/images/prune", images::prune)
+        .get("/images/get", image_archives::save_several)
+        .post("/images/load", image_archives::load)
+        .get("/images/search", registries::search)
+        .all_of(
+            "GET",
+            "/distribution/{*name}",
+            &["/distribution/{name}/json"],
+            registries::distribution,
         )
-        .route("/networks/{name}/connect", post(networks::connect))
-        .route("/networks/{name}/disconnect", post(networks::disconnect))
-}
-
-fn volume_routes() -> Router<Context> {
-    Router::new()
-        .route("/volumes", get(volumes::list))
-        .route("/volumes/create", post(volumes::create))
-        .route("/volumes/prune", post(volumes::prune))
-        .route(
-            "/volumes/{name}",
-            get(volumes::inspect).delete(volumes::remove),
-        )
-        .route("/dctl/volumes/{name}/backup", get(volumes::backup))
-        .route("/dctl/volumes/{name}/restore", post(volumes::restore))
-}
-
-fn container_routes() -> Router<Context> {
-    Router::new()
-        .route("/containers/json", get(container_list::list))
-        .route("/containers/create", post(containers::create))
-        .route("/containers/prune", post(container_prune::prune))
-        .route("/containers/{id}", delete(containers::remove))
-        .route("/containers/{id}/json", get(container_view::inspect))
-        .route("/containers/{id}/start", post(containers::start))
-        .route("/containers/{id}/stop", post(containers::stop))
-        .route("/containers/{id}/restart", post(containers::restart))
-        .route("/containers/{id}/kill", post(containers::kill))
-        .route("/containers/{id}/rename", post(containers::rename))
-        .route("/containers/{id}/resize", post(containers::resize))
-        .route("/containers/{id}/top", get(containers::top))
-        .route("/containers/{id}/pause", post(containers::pause))
-        .route("/containers/{id}/unpause", post(containers::unpause))
-        .route("/containers/{id}/update", post(containers::update))
-        .route("/containers/{id}/changes", get(containers::changes))
-        .route("/containers/{id}/stats", get(stats::stats))
-        .route("/containers/{id}/wait", post(containers::wait))
-        .route("/containers/{id}/attach", post(attach::attach))
-        .route("/containers/{id}/logs", get(attach::logs))
-        .route(
-            "/containers/{id}/archive",
-            get(archive::get).head(archive::stat).put(archive::put),
-        )
-        .route("/containers/{id}/export", get(archive::export))
-        .route("/commit", post(new_images::commit))
-        .route("/containers/{id}/exec", post(exec::create))
-        .route("/exec/{id}/start", post(exec::start))
-        .route("/exec/{id}/resize", post(exec::resize))
-        .route("/exec/{id}/json", get(exec::inspect))
-}
-
-fn image_routes() -> Router<Context> {
-    Router::new()
-        .route("/images/json", get(images::list))
-        .route("/images/create", post(images::create))
-        .route("/images/prune", post(images::prune))
-        .route("/images/get", get(image_archives::save_several))
-        .route("/images/load", post(image_archives::load))
-        .route("/images/search", get(registries::search))
-        .route("/distribution/{*name}", get(registries::distribution))
-        .route("/dctl/manifest/{*name}", get(registries::manifest))
-        // Names have slashes: what follows them is told apart by the handler.
-        .route(
+        .get("/dctl/manifest/{*name}", registries::manifest)
+        .all_of(
+            "GET",
             "/images/{*name}",
-            get(images::get).post(images::post).delete(images::remove),
+            &[
+                "/images/{name}/json",
+                "/images/{name}/history",
+                "/images/{name}/get",
+            ],
+            images::get,
+        )
+        .all_of(
+            "POST",
+            "/images/{*name}",
+            &["/images/{name}/push", "/images/{name}/tag"],
+            images::post,
+        )
+        .all_of(
+            "DELETE",
+            "/images/{*name}",
+            &["/images/{name}"],
+            images::remove,
         )
 }
 
-fn machine_routes() -> Router<Context> {
-    Router::new()
-        .route(
-            "/dctl/machine",
-            get(machine::status)
-                .patch(machine::change)
-                .delete(machine::remove),
+fn swarm_routes() -> Routes {
+    let routes = Routes::new()
+        .get("/swarm", swarm::manager)
+        .post("/swarm/init", swarm::init)
+        .post("/swarm/join", swarm::init)
+        .post("/swarm/leave", swarm::leave)
+        .post("/swarm/update", swarm::update)
+        .get("/swarm/unlockkey", swarm::manager)
+        .post("/swarm/unlock", swarm::create)
+        .get("/nodes", swarm::list)
+        .get("/nodes/{id}", swarm::manager)
+        .delete("/nodes/{id}", swarm::manager)
+        .post("/nodes/{id}/update", swarm::update_node)
+        .get("/services", swarm::list)
+        .post("/services/create", swarm::create)
+        .get("/services/{id}", swarm::manager)
+        .delete("/services/{id}", swarm::manager)
+        .post("/services/{id}/update", swarm::update_service)
+        .get("/services/{id}/logs", swarm::logs);
+    routes
+        .get("/tasks", swarm::list)
+        .get("/tasks/{id}", swarm::manager)
+        .get("/tasks/{id}/logs", swarm::logs)
+        .get("/secrets", swarm::list)
+        .post("/secrets/create", swarm::create)
+        .get("/secrets/{id}", swarm::manager)
+        .delete("/secrets/{id}", swarm::manager)
+        .post("/secrets/{id}/update", swarm::update_secret)
+        .get("/configs", swarm::list)
+        .post("/configs/create", swarm::create)
+        .get("/configs/{id}", swarm::manager)
+        .delete("/configs/{id}", swarm::manager)
+        .post("/configs/{id}/update", swarm::update_config)
+}
+
+fn plugin_routes() -> Routes {
+    Routes::new()
+        .get("/plugins", plugins::list)
+        .get("/plugins/privileges", plugins::bring)
+        .post("/plugins/create", plugins::bring)
+        .post("/plugins/pull", plugins::bring)
+        .all_of(
+            "GET",
+            "/plugins/{*name}",
+            &["/plugins/{name}/json"],
+            plugins::one,
         )
-        .route("/dctl/machine/start", post(machine::start))
-        .route("/dctl/machine/stop", post(machine::stop))
-        .route("/dctl/machine/restart", post(machine::restart))
-        .route("/dctl/machine/reset", post(machine::reset))
-        .route("/dctl/machine/logs", get(machine::logs))
-        .route("/dctl/machine/shell", post(machine::shell))
-        .route("/dctl/engine/stop", post(machine::stop_engine))
+        .all_of(
+            "POST",
+            "/plugins/{*name}",
+            &[
+                "/plugins/{name}/enable",
+                "/plugins/{name}/disable",
+                "/plugins/{name}/push",
+                "/plugins/{name}/set",
+                "/plugins/{name}/upgrade",
+            ],
+            plugins::one,
+        )
+        .all_of(
+            "DELETE",
+            "/plugins/{*name}",
+            &["/plugins/{name}"],
+            plugins::one,
+        )
+}
+
+fn machine_routes() -> Routes {
+    Routes::new()
+        .get("/dctl/machine", machine::status)
+        .patch("/dctl/machine", machine::change)
+        .delete("/dctl/machine", machine::remove)
+        .post("/dctl/machine/start", machine::start)
+        .post("/dctl/machine/stop", machine::stop)
+        .post("/dctl/machine/restart", machine::restart)
+        .post("/dctl/machine/reset", machine::reset)
+        .get("/dctl/machine/logs", machine::logs)
+        .post("/dctl/machine/shell", machine::shell)
+        .post("/dctl/engine/stop", machine::stop_engine)
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use axum::{
     Json,
-    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -23,7 +22,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Context,
     filters::Filters,
-    parameters::{self, Parameters},
+    parameters::{JsonBody, Parameters},
     times,
 };
 use crate::agent::CallError;
@@ -34,6 +33,17 @@ const FILTERS: &[&str] = &[
 
 /// A network as Docker describes it.
 fn view(network: &Network) -> Value {
+    let mut ipam = json!(network.ipam);
+    for field in ["Config", "Options"] {
+        let is_empty = match &ipam[field] {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(object) => object.is_empty(),
+            _ => true,
+        };
+        if is_empty {
+            ipam[field] = Value::Null;
+        }
+    }
     json!({
         "Name": network.name,
         "Id": network.id,
@@ -42,7 +52,7 @@ fn view(network: &Network) -> Value {
         "Driver": network.driver,
         "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
-        "IPAM": network.ipam,
+        "IPAM": ipam,
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": false,
@@ -113,9 +123,9 @@ fn labels(network: &Network) -> HashMap<String, String> {
 /// `POST /networks/create`
 pub(super) async fn create(
     State(context): State<Context>,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let request = Box::new(parameters::json::<NetworkCreateRequest>(&body)?);
+    let request = Box::new(body.read::<NetworkCreateRequest>()?);
     let created = context.agent.call(NetworkCreate { request }).await?;
     let body = json!({"Id": created.id, "Warning": created.warning});
     Ok((StatusCode::CREATED, Json(body)).into_response())
@@ -148,9 +158,9 @@ pub(super) async fn remove(
 pub(super) async fn connect(
     State(context): State<Context>,
     Path(network): Path<String>,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<StatusCode, ApiError> {
-    let request: NetworkConnectRequest = parameters::json(&body)?;
+    let request: NetworkConnectRequest = body.read()?;
     let call = NetworkConnect {
         network,
         container: required(request.container)?,
@@ -164,9 +174,9 @@ pub(super) async fn connect(
 pub(super) async fn disconnect(
     State(context): State<Context>,
     Path(network): Path<String>,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<StatusCode, ApiError> {
-    let request: NetworkDisconnectRequest = parameters::json(&body)?;
+    let request: NetworkDisconnectRequest = body.read()?;
     let call = NetworkDisconnect {
         network,
         container: required(request.container)?,
@@ -175,10 +185,11 @@ pub(super) async fn disconnect(
     Ok(StatusCode::OK)
 }
 
+/// The container that a request names.
 fn required(container: Option<String>) -> Result<String, ApiError> {
     container
         .filter(|container| !container.is_empty())
-        .ok_or_else(|| ApiError::bad_request("no container was named"))
+        .ok_or_else(|| ApiError::bad_request("invalid name or ID supplied: \"\""))
 }
 
 /// `POST /networks/prune`
@@ -216,6 +227,7 @@ pub(super) async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    let deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(json!({"NetworksDeleted": deleted})))
 }
 

@@ -19,7 +19,8 @@ use serde_json::json;
 use super::{
     ApiError, Context,
     archive_stream::upload,
-    parameters::{self, Parameters},
+    images::with_tag,
+    parameters::{JsonBody, Parameters},
     times,
 };
 use crate::{
@@ -31,14 +32,14 @@ use crate::{
 pub(super) async fn commit(
     State(context): State<Context>,
     parameters: Parameters,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
     let container = parameters
         .text("container")
-        .ok_or_else(|| ApiError::bad_request("parameter container is missing"))?
+        .ok_or_else(|| ApiError::bad_request("invalid name or ID supplied: \"\""))?
         .to_owned();
     let references = references(&parameters)?;
-    let given: Option<ContainerConfig> = parameters::json(&body)?;
+    let given: Option<ContainerConfig> = body.read()?;
     let found = context
         .agent
         .call(ContainerInspect {
@@ -109,9 +110,7 @@ fn references(parameters: &Parameters) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::bad_request("cannot import digest reference"));
     }
     if let Some(tag) = parameters.text("tag") {
-        reference = reference
-            .with_version(tag)
-            .map_err(|error| invalid(&error))?;
+        reference = with_tag(reference, tag)?;
     }
     Ok(vec![reference.or_latest().to_string()])
 }

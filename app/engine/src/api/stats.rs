@@ -31,6 +31,11 @@ pub(super) async fn stats(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let streams = parameters.text("stream").is_none() || parameters.flag("stream");
+    if streams && parameters.flag("one-shot") {
+        return Err(ApiError::bad_request(
+            "cannot have stream=true and one-shot=true",
+        ));
+    }
     let first = sample(&context, &container).await?;
     // By id from here on: another may take its name.
     let container = first.id.clone();
@@ -91,7 +96,6 @@ fn message(sample: &Sample, before: &Sample) -> Value {
     let mut message = json!({
         "name": format!("/{}", sample.name),
         "id": sample.id,
-        "os_type": "linux",
         "read": times::rfc3339(sample.time),
         "preread": times::rfc3339(before.time),
         "num_procs": 0,

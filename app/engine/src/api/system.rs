@@ -18,14 +18,18 @@ use guest_protocol::{
     machine::Info,
     methods::MachineInfo,
 };
+use serde_json::{Value, json};
 
 use super::{
     ApiError, Context,
     container_view::STORAGE_DRIVER,
-    times,
+    parameters::Parameters,
+    system_defaults, times,
     version::{MAX_VERSION, MIN_VERSION},
 };
 
+/// What makes containers in the machine, and is the first process of those that want one.
+const AGENT: &str = "dctl-agent";
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -65,10 +69,10 @@ pub(super) async fn version(State(context): State<Context>) -> Json<SystemVersio
     let agent = info.as_ref().map(|info| SystemVersionComponents {
         name: "Agent".to_owned(),
         version: info.agent_version.clone(),
-        details: Some(HashMap::from([(
-            "KernelVersion".to_owned(),
-            info.kernel_version.clone(),
-        )])),
+        details: Some(HashMap::from([
+            ("KernelVersion".to_owned(), info.kernel_version.clone()),
+            ("GitCommit".to_owned(), String::new()),
+        ])),
     });
     let architecture = docker_architecture().to_owned();
     let engine = SystemVersionComponents {
@@ -80,6 +84,7 @@ pub(super) async fn version(State(context): State<Context>) -> Json<SystemVersio
                 ("MinAPIVersion", MIN_VERSION.to_string()),
                 ("Os", "linux".to_owned()),
                 ("Arch", architecture.clone()),
+                ("GitCommit", String::new()),
             ]
             .map(|(key, value)| (key.to_owned(), value))
             .into(),
@@ -98,20 +103,38 @@ pub(super) async fn version(State(context): State<Context>) -> Json<SystemVersio
         os: Some("linux".to_owned()),
         arch: Some(architecture),
         kernel_version: info.map(|info| info.kernel_version),
-        experimental: Some(false),
+        experimental: None,
         build_time: Some(String::new()),
     })
 }
 
 /// `GET /info`
-pub(super) async fn info(State(context): State<Context>) -> Result<Json<SystemInfo>, ApiError> {
+pub(super) async fn info(
+    State(context): State<Context>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
     let info = context.agent.call(MachineInfo {}).await?;
+    let commit = info.agent_version.clone();
     let mut described = describe(info);
     if context.agent.guest().user_namespace().await? == UserNamespace::Private {
         let options = described.security_options.get_or_insert_default();
         options.push("name=userns".to_owned());
     }
+    let mut described = serde_json::to_value(&described)
+        .map_err(|error| ApiError::internal(format!("cannot describe the machine: {error}")))?;
+    // Docker's goroutines are our tasks.
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    described["NGoroutines"] = json!(tasks);
+    described["NFd"] = json!(open_descriptors());
+    system_defaults::fill(&mut described, &commit, parameters.version);
     Ok(Json(described))
+}
+
+/// How many descriptors this process has open.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 fn describe(info: Info) -> SystemInfo {
@@ -138,9 +161,9 @@ fn describe(info: Info) -> SystemInfo {
         ]),
         docker_root_dir: Some("/".to_owned()),
         plugins: Some(PluginsInfo {
-            volume: Some(Vec::new()),
-            network: Some(Vec::new()),
-            authorization: Some(Vec::new()),
+            volume: Some(vec!["local".to_owned()]),
+            network: Some(["bridge", "host", "null"].map(str::to_owned).to_vec()),
+            authorization: None,
             log: Some(vec!["json-file".to_owned()]),
         }),
         memory_limit: Some(true),
@@ -160,7 +183,7 @@ fn describe(info: Info) -> SystemInfo {
         n_events_listener: Some(0),
         kernel_version: Some(info.kernel_version),
         operating_system: Some("dctl".to_owned()),
-        os_version: Some(String::new()),
+        os_version: Some(VERSION.to_owned()),
         os_type: Some("linux".to_owned()),
         architecture: Some(info.architecture),
         ncpu: Some(i64::from(info.cpus)),
@@ -169,7 +192,7 @@ fn describe(info: Info) -> SystemInfo {
         registry_config: Some(RegistryServiceConfig {
             insecure_registry_cidrs: Some(vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()]),
             index_configs: Some(HashMap::new()),
-            mirrors: Some(Vec::new()),
+            mirrors: None,
         }),
         http_proxy: Some(String::new()),
         https_proxy: Some(String::new()),
@@ -178,7 +201,13 @@ fn describe(info: Info) -> SystemInfo {
         labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: Some(VERSION.to_owned()),
-        runtimes: Some(HashMap::from([("dctl".to_owned(), Runtime::default())])),
+        runtimes: Some(HashMap::from([(
+            "dctl".to_owned(),
+            Runtime {
+                path: Some(AGENT.to_owned()),
+                ..Runtime::default()
+            },
+        )])),
         default_runtime: Some("dctl".to_owned()),
         swarm: Some(SwarmInfo {
             local_node_state: Some(LocalNodeState::INACTIVE),
@@ -189,9 +218,9 @@ fn describe(info: Info) -> SystemInfo {
             ..Default::default()
         }),
         live_restore_enabled: Some(true),
-        init_binary: Some(String::new()),
+        init_binary: Some(AGENT.to_owned()),
         security_options: Some(vec!["name=cgroupns".to_owned()]),
-        warnings: Some(Vec::new()),
+        warnings: None,
         ..Default::default()
     }
 }

@@ -49,7 +49,8 @@ fn seconds(text: &str) -> Option<i64> {
         return None;
     }
     let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+    // Far in the future is as far as there is.
+    Some(whole.saturating_mul(1_000_000_000).saturating_add(fraction))
 }
 
 /// Go's durations of whole numbers: `1h30m`, `10s`, `250ms`; in nanoseconds.

@@ -1,6 +1,9 @@
 //! API versions: the prefix of every path, and what may be in it.
 
-use axum::http::{Request, Uri, uri::PathAndQuery};
+use axum::{
+    http::{Request, StatusCode, Uri, uri::PathAndQuery},
+    response::{IntoResponse, Response},
+};
 
 use super::ApiError;
 
@@ -16,12 +19,24 @@ pub(crate) const MIN_VERSION: ApiVersion = ApiVersion(1, 24);
 pub(super) const MULTIPLEXED_TYPE: ApiVersion = ApiVersion(1, 42);
 /// Since when a prune of volumes takes only those without a name.
 pub(super) const PRUNES_ANONYMOUS_VOLUMES: ApiVersion = ApiVersion(1, 42);
+/// Since when nothing is told of the container that an image was made in.
+pub(super) const NO_CONTAINER_CONFIG: ApiVersion = ApiVersion(1, 45);
+/// Since when an image that does not say when it was made has no time.
+pub(super) const NO_MADE_UP_TIME: ApiVersion = ApiVersion(1, 44);
+/// Since when an image's configuration has no fields that only containers use.
+pub(super) const FEW_IMAGE_FIELDS: ApiVersion = ApiVersion(1, 50);
+/// Since when lists of images tell digests without being asked.
+pub(super) const ALWAYS_DIGESTS: ApiVersion = ApiVersion(1, 43);
+/// Until when `info` tells of limits of the kernel's memory.
+pub(super) const NO_KERNEL_MEMORY: ApiVersion = ApiVersion(1, 42);
+/// Until when `info` tells of layers that may not be pushed.
+pub(super) const NO_ALLOWED_NON_DISTRIBUTABLE: ApiVersion = ApiVersion(1, 47);
+/// Until when `info` tells which versions of its parts an engine expects.
+pub(super) const NO_EXPECTED_COMMITS: ApiVersion = ApiVersion(1, 49);
+/// Until when `info` tells whether bridges are filtered.
+pub(super) const NO_BRIDGE_FILTERS: ApiVersion = ApiVersion(1, 50);
 /// Since when an image's virtual size is not told.
 pub(super) const NO_VIRTUAL_SIZE: ApiVersion = ApiVersion(1, 44);
-
-/// Since when an image does not tell the configuration of the container that it was
-/// made of.
-pub(super) const NO_CONTAINER_CONFIG: ApiVersion = ApiVersion(1, 45);
 
 impl std::fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,23 +45,22 @@ impl std::fmt::Display for ApiVersion {
 }
 
 /// Takes the version off a path: `/v1.47/info` is 1.47 and `/info`; a path
-/// without one is of the newest version.
+/// without one is of the newest version. Like Docker it takes digits and dots for a
+/// version: what is missing of one is 0.
 fn split(path: &str) -> (Option<ApiVersion>, &str) {
     let found = path.strip_prefix("/v").and_then(|rest| {
         let (version, _) = rest.split_once('/')?;
-        let (major, minor) = version.split_once('.')?;
-        let digits = |text: &str| {
-            (text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit()))
-                .then(|| text.parse().ok())
+        let mut parts = version.split('.').map(|part| {
+            (part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| part.parse().ok())
                 .flatten()
-        };
-        Some((
-            ApiVersion(digits(major)?, digits(minor)?),
-            &rest[version.len()..],
-        ))
+        });
+        let major = parts.next()??;
+        let minor = parts.next().unwrap_or(Some(0))?;
+        Some((ApiVersion(major, minor), version.len()))
     });
     match found {
-        Some((version, rest)) => (Some(version), rest),
+        Some((version, length)) => (Some(version), &path[2 + length..]),
         None => (None, path),
     }
 }
@@ -55,20 +69,24 @@ fn split(path: &str) -> (Option<ApiVersion>, &str) {
 /// extensions).
 ///
 /// # Errors
-/// 400 when the version is not served.
-pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), ApiError> {
+/// 400 when the version is not served; as text for clients too old for errors in JSON.
+pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), Response> {
     let (version, rest) = split(request.uri().path());
     let version = match version {
         None => MAX_VERSION,
         Some(version) if version < MIN_VERSION => {
-            return Err(ApiError::bad_request(format!(
-                "client version {version} is too old. Minimum supported API version is {MIN_VERSION}, please upgrade your client to a newer version"
-            )));
+            let message = format!(
+                "client version {} is too old. Minimum supported API version is {MIN_VERSION}, please upgrade your client to a newer version\n",
+                written(request.uri().path())
+            );
+            return Err((StatusCode::BAD_REQUEST, message).into_response());
         }
         Some(version) if version > MAX_VERSION => {
             return Err(ApiError::bad_request(format!(
-                "client version {version} is too new. Maximum supported API version is {MAX_VERSION}"
-            )));
+                "client version {} is too new. Maximum supported API version is {MAX_VERSION}",
+                written(request.uri().path())
+            ))
+            .into_response());
         }
         Some(version) => {
             let path_and_query = match request.uri().query() {
@@ -76,13 +94,19 @@ pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), ApiError> {
                 None => rest.to_owned(),
             };
             let path_and_query = PathAndQuery::try_from(path_and_query)
-                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+                .map_err(|error| ApiError::bad_request(error.to_string()).into_response())?;
             *request.uri_mut() = Uri::from(path_and_query);
             version
         }
     };
     request.extensions_mut().insert(version);
     Ok(())
+}
+
+/// A path's version as the client wrote it.
+fn written(path: &str) -> &str {
+    let rest = path.trim_start_matches("/v");
+    rest.split('/').next().unwrap_or(rest)
 }
 
 #[cfg(test)]
@@ -98,6 +122,9 @@ mod tests {
         assert_eq!(split("/volumes/x"), (None, "/volumes/x"));
         assert_eq!(split("/v1.x/info"), (None, "/v1.x/info"));
         assert_eq!(split("/v1.47"), (None, "/v1.47"));
+        assert_eq!(split("/v1/info"), (Some(ApiVersion(1, 0)), "/info"));
+        assert_eq!(split("/v1.2.3/info"), (Some(ApiVersion(1, 2)), "/info"));
+        assert_eq!(split("/vx/info"), (None, "/vx/info"));
     }
 
     #[test]
@@ -110,10 +137,13 @@ mod tests {
         assert_eq!(request.uri(), "/containers/json?all=1");
         assert_eq!(request.extensions().get(), Some(&ApiVersion(1, 24)));
         assert!(with("/v1.51/info").is_ok());
-        let error = with("/v1.52/info").unwrap_err();
-        assert!(error.message.contains("too new"), "{}", error.message);
-        let error = with("/v1.23/info").unwrap_err();
-        assert!(error.message.contains("too old"), "{}", error.message);
+        for path in ["/v1.52/info", "/v1.23/info", "/v1/info", "/v2/info"] {
+            assert_eq!(
+                with(path).unwrap_err().status(),
+                StatusCode::BAD_REQUEST,
+                "{path}"
+            );
+        }
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::Body,
     extract::{Path, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
@@ -24,8 +24,8 @@ use super::{
     ApiError, Context,
     archive_stream::{download, upload},
     filters::Filters,
-    parameters::{self, Parameters},
-    times,
+    parameters::{JsonBody, Parameters},
+    swarm, times,
     version::PRUNES_ANONYMOUS_VOLUMES,
 };
 use crate::agent::CallError;
@@ -35,7 +35,7 @@ pub(super) fn view(volume: &Volume) -> Value {
     json!({
         "CreatedAt": times::rfc3339(volume.created),
         "Driver": volume.driver,
-        "Labels": volume.labels,
+        "Labels": if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) },
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
         "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
@@ -48,7 +48,9 @@ pub(super) async fn list(
     State(context): State<Context>,
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    let filters = parameters.filters()?;
+    let filters = parameters
+        .filters()
+        .map_err(|error| error.about("", "error reading volume filters: "))?;
     filters
         .allow(&["dangling", "driver", "label", "label!", "name"])
         .map_err(ApiError::bad_request)?;
@@ -77,9 +79,16 @@ fn matches_name(pattern: &str, name: &str) -> bool {
 /// `POST /volumes/create`
 pub(super) async fn create(
     State(context): State<Context>,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let options: VolumeCreateOptions = parameters::json(&body)?;
+    let named: Value = body.read()?;
+    if named
+        .get("ClusterVolumeSpec")
+        .is_some_and(|spec| !spec.is_null())
+    {
+        return Err(swarm::not_a_manager());
+    }
+    let options: VolumeCreateOptions = body.read()?;
     let request = VolumeCreate {
         name: options.name.filter(|name| !name.is_empty()),
         driver: options.driver.unwrap_or_default(),
@@ -108,6 +117,14 @@ pub(super) async fn inspect(
 ) -> Result<Json<Value>, ApiError> {
     let volume = context.agent.call(VolumeInspect { name }).await?;
     Ok(Json(view(&volume)))
+}
+
+/// `PUT /volumes/{name}`: changes of what only a swarm has.
+pub(super) async fn update() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "volume update only valid for cluster volumes, but swarm is unavailable",
+    )
 }
 
 /// `DELETE /volumes/{name}`

@@ -7,6 +7,12 @@ use std::fmt;
 
 use oci_spec::image::{Descriptor, ImageIndex};
 
+/// What may stand for an architecture alone.
+const ARCHITECTURES: &[&str] = &[
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips64le",
+    "ppc64le", "riscv64", "s390x", "x86-64", "x86_64",
+];
+
 /// An operating system, an architecture and perhaps a variant of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Platform {
@@ -75,7 +81,14 @@ impl Platform {
             [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
                 Self::new(os, std::env::consts::ARCH, None)
             }
-            [architecture] => Self::new("linux", architecture, None),
+            [architecture] if ARCHITECTURES.contains(&architecture) => {
+                Self::new("linux", architecture, None)
+            }
+            [unknown] => {
+                return Err(format!(
+                    "{unknown:?}: unknown operating system or architecture: invalid argument"
+                ));
+            }
             [os, architecture] => Self::new(os, architecture, None),
             [os, architecture, variant] => Self::new(os, architecture, Some(variant)),
             _ => Self::of_machine(),

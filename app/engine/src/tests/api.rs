@@ -38,28 +38,29 @@ async fn a_ping_names_the_api_and_boots_nothing() {
 async fn what_is_not_served_is_named() {
     let engine = Engine::start(None);
     for (method, path, status, message) in [
+        (Method::POST, "/v1.51/build?t=x", 501, "building images"),
+        (Method::POST, "/swarm/leave", 503, "not part of a swarm"),
+        (Method::GET, "/images/a/b/x", 404, "page not found"),
+        (Method::PUT, "/info", 404, "page not found"),
+        (Method::GET, "/elsewhere", 404, "page not found"),
         (
-            Method::POST,
-            "/v1.51/containers/x/checkpoints",
-            501,
-            "POST /containers/x/checkpoints",
+            Method::GET,
+            "/plugins/a/b/json",
+            404,
+            "plugin \"a/b\" not found",
         ),
-        (Method::GET, "/images/a/b/x", 404, "GET /images/a/b/x"),
-        (Method::PUT, "/info", 404, "PUT /info"),
-        (Method::GET, "/elsewhere", 404, "GET /elsewhere"),
         (Method::GET, "/v1.99/info", 400, "too new"),
-        (Method::GET, "/v1.12/info", 400, "too old"),
         (
             Method::POST,
             "/containers/create",
             400,
-            "config cannot be empty",
+            "got EOF while reading request body",
         ),
         (
             Method::POST,
             "/containers/x/resize?h=1",
             400,
-            "w is missing",
+            "invalid resize width",
         ),
         (
             Method::POST,
@@ -100,6 +101,25 @@ async fn what_is_not_served_is_named() {
             answer.message()
         );
     }
+}
+
+#[tokio::test]
+async fn clients_too_old_for_json_are_told_in_text() {
+    let engine = Engine::start(None);
+    let answer = engine.get("/v1.12/info").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.body.starts_with(b"client version 1.12 is too old"));
+}
+
+#[tokio::test]
+async fn head_is_where_docker_has_it() {
+    let engine = Engine::start(None);
+    for (path, status) in [("/_ping", 200), ("/version", 404), ("/info", 404)] {
+        let answer = client::ask(engine.socket(), Method::HEAD, path, &[], "").await;
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+    }
+    let answer = client::ask(engine.socket(), Method::OPTIONS, "/version", &[], "").await;
+    assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test]

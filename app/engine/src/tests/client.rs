@@ -76,6 +76,9 @@ pub(super) async fn send(
         .method(method)
         .uri(path)
         .header("host", "docker");
+    if body.starts_with('{') {
+        request = request.header("content-type", "application/json");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

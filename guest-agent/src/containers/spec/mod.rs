@@ -29,6 +29,8 @@ use guest_protocol::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use guest_protocol::container::{MASKED_PATHS, READONLY_PATHS};
+
 use self::user::User;
 pub(crate) use self::{
     namespaces::{cgroup, own_network, shared_namespaces, shares_memory},
@@ -42,31 +44,6 @@ use crate::{
 
 /// The version of the OCI runtime specification that is written.
 const OCI_VERSION: &str = "1.2.0";
-
-/// Paths that hide the machine's internals; Docker's list.
-pub(crate) const MASKED_PATHS: &[&str] = &[
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// Paths that cannot be written; Docker's list.
-pub(crate) const READONLY_PATHS: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 
 /// What a container's specification is made of.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ fn bad_options_are_explained() {
             &["-m=64m", "--memory-reservation=65m"],
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         ),
-        (&["--cpus=4000"], "Range of CPUs is from 0.01 to "),
+        (&["--cpus=4000"], "range of CPUs is from 0.01 to "),
         (
             &["--cpus=1", "--cpu-quota=20000"],
             "Conflicting options: Nano CPUs and CPU Quota cannot both be set",

@@ -138,7 +138,7 @@ fn cpu(host: &HostConfig) -> Result<()> {
             .unwrap_or(i64::MAX);
         if nano < 0 || nano > count.saturating_mul(NANO) {
             return refuse(format!(
-                "Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+                "range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
             ));
         }
     }
@@ -163,7 +163,15 @@ fn cpu(host: &HostConfig) -> Result<()> {
             continue;
         };
         let Some(wanted) = members(asked) else {
-            return refuse(format!("Invalid value {asked} for cpuset {what}"));
+            let why = if asked
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b",- ".contains(&b))
+            {
+                "value of out range, maximum is 8192".to_owned()
+            } else {
+                format!("invalid format: {asked}")
+            };
+            return refuse(format!("Invalid value {asked} for cpuset {what}: {why}"));
         };
         let available = available(kind);
         let there = members(&available).unwrap_or_default();
@@ -271,7 +279,7 @@ mod tests {
             ),
             (
                 json!({"NanoCpus": i64::MAX}),
-                "Range of CPUs is from 0.01 to ",
+                "range of CPUs is from 0.01 to ",
             ),
             (json!({"CpuPeriod": 999}), "CPU cfs period can not be less"),
             (json!({"CpuQuota": 999}), "CPU cfs quota can not be less"),
