@@ -32,7 +32,7 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// The image's layout. Its bottom layer is that of [`debian`].
+    /// The image's layout. Its bottom layer is that of [`debian()`](debian::debian).
     ///
     /// # Panics
     /// If it cannot be made: that takes root, and Debian's archive.
