@@ -3,7 +3,7 @@
 //! [`requests`] is a list of requests in groups. [`record`] sends them to an engine and
 //! writes each answer's shape ([`shape`]: status, headers that clients read, content
 //! type, fields and their types, messages, not values) to a file for each group in
-//! `tests/contract/`. [`compare`] sends them to another engine and tells where its
+//! `tests/contract/`. [`compare()`] sends them to another engine and tells where its
 //! answers differ, apart from the [`differences`] that are meant.
 //!
 //! `cargo xtask contract record` has a `dockerd` to record; comparing needs nothing but

@@ -70,7 +70,7 @@ fn split(path: &str) -> (Option<ApiVersion>, &str) {
 ///
 /// # Errors
 /// 400 when the version is not served; as text for clients too old for errors in JSON.
-pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), Response> {
+pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), Box<Response>> {
     let (version, rest) = split(request.uri().path());
     let version = match version {
         None => MAX_VERSION,
@@ -79,22 +79,23 @@ pub(crate) fn negotiate<B>(request: &mut Request<B>) -> Result<(), Response> {
                 "client version {} is too old. Minimum supported API version is {MIN_VERSION}, please upgrade your client to a newer version\n",
                 written(request.uri().path())
             );
-            return Err((StatusCode::BAD_REQUEST, message).into_response());
+            return Err(Box::new((StatusCode::BAD_REQUEST, message).into_response()));
         }
         Some(version) if version > MAX_VERSION => {
-            return Err(ApiError::bad_request(format!(
+            let error = ApiError::bad_request(format!(
                 "client version {} is too new. Maximum supported API version is {MAX_VERSION}",
                 written(request.uri().path())
-            ))
-            .into_response());
+            ));
+            return Err(Box::new(error.into_response()));
         }
         Some(version) => {
             let path_and_query = match request.uri().query() {
                 Some(query) => format!("{rest}?{query}"),
                 None => rest.to_owned(),
             };
-            let path_and_query = PathAndQuery::try_from(path_and_query)
-                .map_err(|error| ApiError::bad_request(error.to_string()).into_response())?;
+            let path_and_query = PathAndQuery::try_from(path_and_query).map_err(|error| {
+                Box::new(ApiError::bad_request(error.to_string()).into_response())
+            })?;
             *request.uri_mut() = Uri::from(path_and_query);
             version
         }

@@ -6,7 +6,6 @@ use axum::{
     Router,
     body::Body,
     http::{HeaderValue, Method, Request, Response, header::SERVER},
-    response::IntoResponse,
 };
 use hyper::{
     body::{Body as _, Incoming},
@@ -112,7 +111,7 @@ async fn answer(
             });
             router.call(request).await?
         }
-        Err(error) => error.into_response(),
+        Err(refusal) => *refusal,
     };
     let headers = response.headers_mut();
     if let Ok(version) = HeaderValue::from_str(&MAX_VERSION.to_string()) {
