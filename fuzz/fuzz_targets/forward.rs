@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, Waker},
 };
 
@@ -16,8 +16,8 @@ use guest_protocol::{
 use libfuzzer_sys::fuzz_target;
 
 /// What a future says of bytes that are all there: it is never pending.
-fn ready<T>(future: Pin<&mut impl Future<Output = T>>) -> T {
-    match future.poll(&mut Context::from_waker(Waker::noop())) {
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("a slice is always ready"),
     }
@@ -28,14 +28,14 @@ fn datagrams(bytes: &[u8]) {
     let mut reader = DatagramReader::new(bytes);
     let mut again = Vec::new();
     loop {
-        let payload = match ready(pin!(reader.next())) {
+        let payload = match ready(reader.next()) {
             Ok(Some(payload)) => payload,
             Ok(None) => break,
             Err(error) => unreachable!("a slice has no errors: {error}"),
         };
         assert!(payload.len() <= MAX_DATAGRAM);
         let mut writer = DatagramWriter::new(&mut again);
-        ready(pin!(writer.write(payload))).expect("it was read");
+        ready(writer.write(payload)).expect("it was read");
     }
     assert!(bytes.starts_with(&again));
     // What is left is no whole datagram.
@@ -47,17 +47,14 @@ fn datagrams(bytes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let mut stream = input;
-    if let Ok(Reply::Ok(forwarding)) = ready(pin!(frame::read::<_, Reply<Forwarding>>(&mut stream)))
-    {
+    if let Ok(Reply::Ok(forwarding)) = ready(frame::read::<_, Reply<Forwarding>>(&mut stream)) {
         let frame = frame::encode(&forwarding).expect("it came in a frame");
         assert_eq!(frame::decode(&frame[4..]).ok(), Some(forwarding));
         datagrams(stream);
     }
     datagrams(input);
     let mut stream = input;
-    while let Ok(sockets) = ready(pin!(frame::read::<_, BTreeSet<ListeningSocket>>(
-        &mut stream
-    ))) {
+    while let Ok(sockets) = ready(frame::read::<_, BTreeSet<ListeningSocket>>(&mut stream)) {
         let frame = frame::encode(&sockets).expect("it came in a frame");
         assert_eq!(frame::decode(&frame[4..]).ok(), Some(sockets));
     }
