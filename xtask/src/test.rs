@@ -52,6 +52,9 @@ enum Stage {
     Lab,
     /// Fuzz targets
     Fuzz,
+    /// Longer ones, only when named: other people's clients, databases and browsers on
+    /// shared folders, POSIX checks in containers, the API fuzzed from its description
+    Proofs,
 }
 
 /// cargo-deny, built once into the cache.
@@ -62,7 +65,10 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     let all = Stage::value_variants();
     let stages: Vec<_> = all
         .iter()
-        .filter(|stage| options.stages.is_empty() || options.stages.contains(stage))
+        .filter(|stage| match options.stages.as_slice() {
+            [] => **stage != Stage::Proofs,
+            named => named.contains(stage),
+        })
         .collect();
     let mut times = Vec::new();
     for stage in stages {
@@ -111,7 +117,8 @@ impl Stage {
                 .try_for_each(|arch| kernel::check(places, arch)),
             Self::Unit => unit(places),
             Self::Campaign => campaign::run(places, &campaign::IN_CI),
-            Self::EndToEnd => end_to_end(places, options),
+            Self::EndToEnd => end_to_end(places, options, &END_TO_END),
+            Self::Proofs => end_to_end(places, options, &PROOFS),
             Self::Lab => in_lab(places),
             Self::Fuzz => {
                 fuzz::run(
@@ -163,7 +170,12 @@ fn unit(places: &Places) -> Result<()> {
     process::run(cargo.args(packages))
 }
 
-fn end_to_end(places: &Places, options: &Options) -> Result<()> {
+/// Test programs of the package `tests` that each change has to pass.
+const END_TO_END: [&str; 3] = ["commands", "failures", "machines"];
+/// Those that take long on a software processor.
+const PROOFS: [&str; 3] = ["clients", "hostile", "shares"];
+
+fn end_to_end(places: &Places, options: &Options, suites: &[&str]) -> Result<()> {
     let dctl = rust::dctl(places)?;
     let mut cargo = rust::cargo(places);
     cargo
@@ -172,7 +184,10 @@ fn end_to_end(places: &Places, options: &Options) -> Result<()> {
         .env(clients::VARIABLE, clients::fetch(places)?)
         .env("DCTL_POSIX_CHECKS", rust::posix_checks(places)?)
         .env("DCTL_TEST_PYTHON", schemathesis(places)?)
-        .args(["test", "--package", "tests", "--no-fail-fast"]);
+        .args(["test", "--package", "tests", "--no-fail-fast", "--lib"]);
+    for suite in suites {
+        cargo.args(["--test", suite]);
+    }
     if let Some(seconds) = options.api_seconds {
         cargo.env("DCTL_TEST_FUZZ_SECONDS", seconds.to_string());
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Raw, footprint::Footprint};
+use super::{
+    Raw,
+    footprint::{Footprint, connections},
+};
 use crate::tests::{
     docker::{DeveloperAgent, Docker},
     engine::Engine,
@@ -135,10 +138,11 @@ impl Stage {
             ])
             .await;
         // It is what it stays.
-        while !docker
+        while docker
             .ok(&["top", "run", "-o", "pid,args"])
             .await
-            .contains("sleep 100000")
+            .contains("echo line")
+            || connections(engine.socket()) > 0
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -67,7 +67,7 @@ async fn a_body_that_drips_is_read() {
     let engine = Engine::with_limits(None, short());
     let body = r#"{"Image":""}"#;
     let head = format!(
-        "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut client = Raw::say(engine.socket(), head).await;
