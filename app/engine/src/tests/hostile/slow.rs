@@ -76,7 +76,7 @@ async fn a_body_that_drips_is_read() {
         assert!(client.send([byte]).await);
     }
     let answer = client.rest().await;
-    assert!(answer.contains("no image"), "{answer}");
+    assert!(answer.contains("no command specified"), "{answer}");
 }
 
 #[tokio::test]
