@@ -100,6 +100,8 @@ impl Call {
     }
 }
 
+/// What a request with a body says of it.
+const JSON: &str = "Content-Type: application/json\r\n";
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
 
 /// An engine, its agent, a container `run` that runs and images to move.
@@ -232,7 +234,7 @@ async fn those_who_attach_and_leave_take_everything_with_them() {
     // `cat` ends with its input, which the client's end is.
     let start = async |headers: &str| {
         let path = format!("/exec/{}/start", stage.exec("cat").await);
-        let mut call = Call::post(&path, &format!("{headers}Content-Length: 2\r\n"));
+        let mut call = Call::post(&path, &format!("{headers}{JSON}Content-Length: 2\r\n"));
         call.body = b"{}".to_vec();
         call
     };
@@ -243,7 +245,7 @@ async fn those_who_attach_and_leave_take_everything_with_them() {
     // Who does not read what a process writes holds it up, and lets it go.
     let flood = async || {
         let path = format!("/exec/{}/start", stage.exec("exec cat /dev/zero").await);
-        let mut call = Call::post(&path, &format!("{UPGRADE}Content-Length: 2\r\n"));
+        let mut call = Call::post(&path, &format!("{UPGRADE}{JSON}Content-Length: 2\r\n"));
         call.body = b"{}".to_vec();
         call.answered("101 ")
     };
