@@ -347,6 +347,12 @@ pub(super) const MEANT: &[Reason] = &[
             ),
             sometimes("POST /exec/$exec/start *Tty*", "*", "*"),
             sometimes("POST /exec/$exec/start {} (upgrade) #6", "*", "*"),
+            // One that has run is refused before the connection is handed over.
+            sometimes(
+                "POST /exec/$exec/start {\"Detach\":false} (upgrade) #2",
+                "*",
+                "*",
+            ),
             sometimes("POST /exec/$exec/start {} (upgrade) #9", "error", "404 *"),
             sometimes("GET /exec/$exec/json*", "*", "*No such exec instance*"),
             sometimes("GET /exec/$exec/json*", "status", "404"),
@@ -391,10 +397,17 @@ pub(super) const MEANT: &[Reason] = &[
         ],
     },
     Reason {
-        why: "An archive that is none is refused before anything is told.",
+        why: "docker-compose 1 reads an image's volumes in its ContainerConfig, which BuildKit leaves empty.",
+        differences: &[always(
+            "GET /v1.*/images/$image/json",
+            "body.ContainerConfig.*",
+            "null",
+        )],
+    },
+    Reason {
+        why: "An archive that is none is refused at once where that can be known, and in our words.",
         differences: &[
-            always("POST /images/load*", "status", "200"),
-            always("POST /images/load*", "body", "{\"objects\":*"),
+            always("POST /images/load*", "said", "*"),
             always("POST /images/create?fromSrc=*", "status", "200"),
             always("POST /images/create?fromSrc=*", "body", "{\"objects\":*"),
             always("GET /images/get*", "*", "*"),

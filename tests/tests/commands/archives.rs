@@ -292,7 +292,7 @@ fn mistakes_are_said_so_and_leave_nothing() {
     dctl(&["load", "-i", text(&file)]).fails_with(1, "invalid image archive");
     dctl(&["load", "-i", "/no/such/file"]).fails_with(1, "no such file");
     dctl(&["save", "--platform", "linux/s390x", &shared().busybox])
-        .fails_with(1, "does not provide the specified platform");
+        .fails_with(1, "does not match the specified platform");
 }
 
 #[test]
