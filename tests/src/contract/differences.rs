@@ -397,6 +397,14 @@ pub(super) const MEANT: &[Reason] = &[
         ],
     },
     Reason {
+        why: "What a container has said by then depends on the moment.",
+        differences: &[sometimes(
+            "POST /containers/contract-talker/attach?logs=1*",
+            "body",
+            "*",
+        )],
+    },
+    Reason {
         why: "docker-compose 1 reads an image's volumes in its ContainerConfig, which BuildKit leaves empty.",
         differences: &[always(
             "GET /v1.*/images/$image/json",
