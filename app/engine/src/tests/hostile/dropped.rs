@@ -161,15 +161,27 @@ impl Stage {
         }
     }
 
-    fn footprint(&self) -> Footprint {
-        Footprint::of(&self.engine, &self.agent)
+    /// What there is while nobody calls: the commands before have ended, but their
+    /// connections may still be on their way out.
+    async fn footprint(&self) -> Footprint {
+        const MOMENT: Duration = Duration::from_millis(100);
+        let look = || Footprint::of(&self.engine, &self.agent);
+        let mut last = look();
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            let now = look();
+            if now == last && connections(self.engine.socket()) == 0 {
+                return now;
+            }
+            last = now;
+        }
     }
 
     /// Several clients begin a call and leave it, in each way; nothing is left.
     async fn all_leave(&self, call: impl AsyncFn() -> Call) {
         for leaving in LEAVINGS {
             let mut name = String::new();
-            let before = self.footprint();
+            let before = self.footprint().await;
             for _ in 0..CLIENTS {
                 let call = call().await;
                 name = call.head.lines().collect::<Vec<_>>().join(" | ");
@@ -344,7 +356,7 @@ async fn a_change_is_made_though_its_client_is_gone() {
             "create", "--name", "web", "-p", &publish, "busybox", "sleep", "1000",
         ])
         .await;
-    let before = stage.footprint();
+    let before = stage.footprint().await;
     let gone = async |line: &str, state: &str| {
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         drop(Raw::say(stage.engine.socket(), request).await);
