@@ -2,16 +2,21 @@
 //!
 //! A cache entry is a directory named by the hash of everything it was made
 //! from. It is made in a temporary directory beside it and renamed, so an entry
-//! that exists is whole; of two builds at once, one waits for the other.
+//! that exists is whole; of two builds at once, one waits for the other. What
+//! nobody used for two weeks goes when something new comes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::process;
+
+/// How long an entry is kept that nobody uses.
+const UNUSED: Duration = Duration::from_hours(14 * 24);
 
 /// The directories that every task works in.
 pub(crate) struct Places {
@@ -65,6 +70,7 @@ impl Places {
         let kind = self.cache.join(kind);
         let entry = kind.join(key.hex());
         if entry.is_dir() {
+            touch(&entry)?;
             return Ok(entry);
         }
         fs::create_dir_all(&kind).with_context(|| format!("cannot make {}", kind.display()))?;
@@ -83,8 +89,38 @@ impl Places {
         // An entry may be used by users other than the one that made it.
         fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         fs::rename(&work, &entry).with_context(|| format!("cannot make {}", entry.display()))?;
+        forget_unused(&kind)?;
         Ok(entry)
     }
+}
+
+/// Marks an entry as used now.
+fn touch(entry: &Path) -> Result<()> {
+    let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
+    match fs::File::open(entry).and_then(|directory| directory.set_times(now)) {
+        // Another user's.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome.with_context(|| format!("cannot use {}", entry.display())),
+    }
+}
+
+/// Removes the entries of a kind that nobody used for `UNUSED`, but for those that only
+/// another user can remove.
+fn forget_unused(kind: &Path) -> Result<()> {
+    for entry in fs::read_dir(kind)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let used = metadata.modified()?.elapsed().unwrap_or_default();
+        if metadata.is_dir() && used > UNUSED {
+            match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                outcome => {
+                    outcome.with_context(|| format!("cannot remove {}", entry.path().display()))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a cache entry is named by: the hash of everything it is made from.
@@ -111,7 +147,8 @@ impl Key {
         Ok(self.with(name, sha256(path)?.as_bytes()))
     }
 
-    fn hex(&self) -> String {
+    /// Its name, which is the same for the same parts.
+    pub(crate) fn hex(&self) -> String {
         hex::encode(&self.0.clone().finalize()[..16])
     }
 }
@@ -187,6 +224,28 @@ mod tests {
         let names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
         let temporary = |name: &std::ffi::OsString| name.to_string_lossy().starts_with(".making-");
         assert!(!names.iter().any(temporary), "{names:?}");
+    }
+
+    #[test]
+    fn what_nobody_uses_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path());
+        let entry = |part: &str| {
+            let key = Key::new("1").with("part", part.as_bytes());
+            places.entry("kind", &key, |_| Ok(())).unwrap()
+        };
+        let age = |entry: &Path| {
+            let long_ago = SystemTime::now() - 2 * UNUSED;
+            let times = std::fs::FileTimes::new().set_modified(long_ago);
+            fs::File::open(entry).unwrap().set_times(times).unwrap();
+        };
+        let [used, unused] = ["used", "unused"].map(entry);
+        age(&used);
+        age(&unused);
+        entry("used");
+        entry("new");
+        assert!(used.exists());
+        assert!(!unused.exists());
     }
 
     #[test]

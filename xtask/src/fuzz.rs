@@ -5,8 +5,10 @@
 //! `RUSTC_BOOTSTRAP`, which is set for this build and for nothing that ships.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -50,21 +52,61 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
             // Naming the target keeps the flags away from build scripts.
             .args(["--target", "x86_64-unknown-linux-gnu"]),
     )?;
-    let programs = target.join("x86_64-unknown-linux-gnu/release");
-    for name in &all {
-        if !options.targets.is_empty() && !options.targets.contains(name) {
-            continue;
-        }
-        println!("fuzz target {name}, {} s", options.seconds);
+    let chosen: Vec<_> = all
+        .into_iter()
+        .filter(|name| options.targets.is_empty() || options.targets.contains(name))
+        .collect();
+    let targets = Targets {
+        programs: target.join("x86_64-unknown-linux-gnu/release"),
         // Kept in the cache: what one run has learnt is where the next begins.
-        let corpus = places.cache.join("fuzz-corpus").join(name);
-        let artifacts = directory.join("artifacts").join(name);
+        corpora: places.cache.join("fuzz-corpus"),
+        directory,
+        seconds: options.seconds,
+    };
+    targets.run_all(&chosen)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The built targets, and what they work with.
+struct Targets {
+    programs: PathBuf,
+    corpora: PathBuf,
+    directory: PathBuf,
+    seconds: u32,
+}
+
+impl Targets {
+    /// Runs each of `names`, one on each processor; the first fault ends it.
+    fn run_all(&self, names: &[String]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                // After a fault nothing more is begun.
+                self.run(name)
+                    .inspect_err(|_| next.store(names.len(), Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        let processors = thread::available_parallelism()?.get();
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+
+    fn run(&self, name: &str) -> Result<()> {
+        let corpus = self.corpora.join(name);
+        let artifacts = self.directory.join("artifacts").join(name);
         fs::create_dir_all(&corpus)?;
         fs::create_dir_all(&artifacts)?;
-        let mut command = Command::new(programs.join(name));
+        let mut command = Command::new(self.programs.join(name));
         command
-            .current_dir(&directory)
-            .arg(format!("-max_total_time={}", options.seconds))
+            .current_dir(&self.directory)
+            .arg(format!("-max_total_time={}", self.seconds))
             .arg(format!("-artifact_prefix={}/", artifacts.display()))
             .args([
                 "-timeout=10",
@@ -73,18 +115,28 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
                 "-verbosity=0",
             ])
             .arg(&corpus);
-        let seeds = directory.join("seeds").join(name);
+        let seeds = self.directory.join("seeds").join(name);
         if seeds.is_dir() {
             command.arg(seeds);
         }
-        process::run(&mut command).with_context(|| {
-            format!(
-                "fuzz target {name} found a fault; see {}",
+        let output = command
+            .output()
+            .with_context(|| format!("cannot run fuzz target {name}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!(
+                "fuzz target {name} found a fault ({}); see {}\n{said}",
+                output.status,
                 artifacts.display()
-            )
-        })?;
+            );
+        }
+        let executed = said
+            .lines()
+            .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+            .map_or("?", str::trim);
+        println!("fuzz target {name}: {executed} inputs, nothing found");
+        Ok(())
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The names of the `[[bin]]`s in the manifest.

@@ -22,6 +22,7 @@ mod peers;
 mod process;
 mod rust;
 mod setup;
+mod sources;
 mod test;
 
 use std::process::ExitCode;

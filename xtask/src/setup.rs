@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
         &[
             "linux-source-6.12",
             "build-essential",
+            "patch",
             "flex",
             "bison",
             "bc",

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(value_enum)]
     stages: Vec<Stage>,
     /// Seconds for each fuzz target
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     fuzz_seconds: u32,
     /// Seconds for requests made up of the API's description, other ones each time; without
     /// it, the same ones each time, in about a minute
@@ -46,15 +46,14 @@ enum Stage {
     /// The agent killed 200 times at random moments, and a whole machine, and its
     /// power cut
     Campaign,
-    /// The commands a user types, through the driver that this machine has
+    /// The commands a user types, through the driver that this machine has; shared
+    /// folders with databases, compilers and a browser; other people's clients; the API
+    /// fuzzed from its description
     EndToEnd,
     /// The same through the kvm driver, in the lab
     Lab,
     /// Fuzz targets
     Fuzz,
-    /// Longer ones, only when named: other people's clients, databases and browsers on
-    /// shared folders, POSIX checks in containers, the API fuzzed from its description
-    Proofs,
 }
 
 /// cargo-deny, built once into the cache.
@@ -65,10 +64,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     let all = Stage::value_variants();
     let stages: Vec<_> = all
         .iter()
-        .filter(|stage| match options.stages.as_slice() {
-            [] => **stage != Stage::Proofs,
-            named => named.contains(stage),
-        })
+        .filter(|stage| options.stages.is_empty() || options.stages.contains(stage))
         .collect();
     let mut times = Vec::new();
     for stage in stages {
@@ -117,8 +113,7 @@ impl Stage {
                 .try_for_each(|arch| kernel::check(places, arch)),
             Self::Unit => unit(places),
             Self::Campaign => campaign::run(places, &campaign::IN_CI),
-            Self::EndToEnd => end_to_end(places, options, &END_TO_END),
-            Self::Proofs => end_to_end(places, options, &PROOFS),
+            Self::EndToEnd => end_to_end(places, options),
             Self::Lab => in_lab(places),
             Self::Fuzz => {
                 fuzz::run(
@@ -141,7 +136,8 @@ fn dependencies(places: &Places) -> Result<()> {
             rust::cargo(places)
                 .current_dir("/")
                 .env("CARGO_TARGET_DIR", work.join("target"))
-                .args(["install", "--locked", "--quiet", "cargo-deny"])
+                // It runs for a second: an optimised one is not worth its compilation.
+                .args(["install", "--locked", "--quiet", "--debug", "cargo-deny"])
                 .args(["--version", CARGO_DENY, "--root"])
                 .arg(work),
         )?;
@@ -171,24 +167,22 @@ fn unit(places: &Places) -> Result<()> {
 }
 
 /// Test programs of the package `tests` that each change has to pass.
-const END_TO_END: [&str; 3] = ["commands", "failures", "machines"];
-/// Those that take long on a software processor.
-const PROOFS: [&str; 3] = ["clients", "hostile", "shares"];
+const END_TO_END: [&str; 6] = [
+    "commands", "failures", "machines", "shares", "clients", "hostile",
+];
 
-fn end_to_end(places: &Places, options: &Options, suites: &[&str]) -> Result<()> {
+fn end_to_end(places: &Places, options: &Options) -> Result<()> {
     let dctl = rust::dctl(places)?;
     let mut cargo = rust::cargo(places);
     cargo
         .env("DCTL_BIN", dctl)
         .env("PATH", path_with_docker(places)?)
         .args(["test", "--package", "tests", "--no-fail-fast", "--lib"]);
-    for &suite in suites {
-        match suite {
-            "clients" => cargo.env(clients::VARIABLE, clients::fetch(places)?),
-            "hostile" => cargo.env("DCTL_TEST_PYTHON", schemathesis(places)?),
-            "shares" => cargo.env("DCTL_POSIX_CHECKS", rust::posix_checks(places)?),
-            _ => &mut cargo,
-        };
+    cargo
+        .env(clients::VARIABLE, clients::fetch(places)?)
+        .env("DCTL_TEST_PYTHON", schemathesis(places)?)
+        .env("DCTL_POSIX_CHECKS", rust::posix_checks(places)?);
+    for suite in END_TO_END {
         cargo.args(["--test", suite]);
     }
     if let Some(seconds) = options.api_seconds {

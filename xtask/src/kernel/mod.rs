@@ -1,8 +1,8 @@
-//! The guest's kernel: Debian's source, the fragments in `guest-kernel-config/`,
-//! and a build that gives the same bytes for the same inputs.
+//! The guest's kernel: Debian's source, the patches and fragments in
+//! `guest-kernel-config/`, and a build that gives the same bytes for the same inputs.
 //!
 //! A configuration takes seconds, a build minutes; both are cached by the hash of
-//! the source, the fragments, the tools and this recipe.
+//! the source, the patches, the fragments, the tools and this recipe.
 
 mod config;
 
@@ -214,6 +214,23 @@ impl Tree {
                 .arg("--directory")
                 .arg(directory.path()),
         )?;
+        for patch in patches(places)? {
+            // No fuzz: a patch whose surroundings changed is one to review.
+            process::run(
+                Command::new("patch")
+                    .args([
+                        "--strip=1",
+                        "--fuzz=0",
+                        "--silent",
+                        "--force",
+                        "--directory",
+                    ])
+                    .arg(directory.path())
+                    .arg("--input")
+                    .arg(&patch),
+            )
+            .with_context(|| format!("{} does not apply to {SOURCE}", patch.display()))?;
+        }
         let source = directory.path().to_path_buf();
         Ok(Self { directory, source })
     }
@@ -259,6 +276,9 @@ fn key(places: &Places, arch: Arch) -> Result<Key> {
     let mut key = Key::new(RECIPE)
         .with("arch", arch.name().as_bytes())
         .with_file("source", source)?;
+    for patch in patches(places)? {
+        key = key.with("patch", read(&patch)?.as_bytes());
+    }
     for fragment in fragments(places, arch)? {
         key = key.with("fragment", read(&fragment)?.as_bytes());
     }
@@ -282,15 +302,28 @@ fn fragments(places: &Places, arch: Arch) -> Result<Vec<PathBuf>> {
     let directory = places.repository.join("guest-kernel-config");
     let mut fragments = Vec::new();
     for folder in [directory.join("common"), directory.join(arch.name())] {
-        let mut files = fs::read_dir(&folder)
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<_>>>()?;
-        files.retain(|file| file.extension().is_some_and(|it| it == "config"));
-        files.sort();
-        fragments.append(&mut files);
+        fragments.append(&mut files(&folder, "config")?);
     }
     Ok(fragments)
+}
+
+/// What is changed of Debian's source, for every architecture, in a fixed order.
+fn patches(places: &Places) -> Result<Vec<PathBuf>> {
+    files(
+        &places.repository.join("guest-kernel-config/patches"),
+        "patch",
+    )
+}
+
+/// The files of a folder that end in `.extension`, sorted.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|it| it == extension));
+    files.sort();
+    Ok(files)
 }
 
 fn read(path: &Path) -> Result<String> {

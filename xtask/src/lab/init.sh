@@ -36,6 +36,8 @@ fi
 # /dev/kvm as a distribution has it: for root and the group kvm.
 $b grep -q '^kvm:' etc/group || echo 'kvm:x:994:' >> etc/group
 $b chroot . /bin/sh -c 'chgrp kvm /dev/kvm; chmod 660 /dev/kvm'
+# The root of the mount namespace, as on any Linux: who enters that namespace finds it.
+$b mount -o move . /
 # The command's standard output, its standard error, and its exit status.
 for port in 1 2 3; do $b ln -s /dev/vport*p$port /dev/lab-$port; done
 . /job
