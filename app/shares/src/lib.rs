@@ -30,5 +30,5 @@ pub use exports::{ExportError, ExportOptions, Owner, open_root};
 pub use limits::Limits;
 pub use server::{Counts, Server};
 pub use stream::serve_stream;
-pub use transport::{Outcome, Pending, ReplyBuffer, RequestBuffer, WriteAt};
+pub use transport::{Outcome, Pending, ReplyBuffer, RequestBuffer, WriteAt, may_take_long};
 pub use wire::{MINIMUM_REPLY, REPLY_HEADER, REQUEST_HEADER};

@@ -1,24 +1,34 @@
 //! FUSE over a byte stream (vsock, where a machine has no virtio-fs device): each request
 //! and each answer is as long as its header says.
+//!
+//! One thread reads, and answers what comes alone and is quick: to hand a request to
+//! another thread costs more than to look up a name. What takes long, and all but the
+//! last of what comes together, goes to a few workers, so that a slow disk keeps no other
+//! request waiting.
+
+mod requests;
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use self::requests::Requests;
 use crate::inodes::lock;
 use crate::server::Server;
 use crate::transport::{Outcome, Pending};
-use crate::wire;
 
 /// How often locks that are waited for are tried.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// A stream that ends, or goes wrong, ends for all threads.
-struct Session<R, W> {
-    /// None when the stream has ended.
-    reader: Mutex<Option<R>>,
+struct Session<'a, W> {
+    server: &'a Server,
     writer: Mutex<W>,
+    /// Nobody is there to hear the answers.
+    deaf: AtomicBool,
     waiting: Mutex<Waiting>,
     woken: Condvar,
 }
@@ -30,83 +40,97 @@ struct Waiting {
 }
 
 /// Answers requests from `reader` on `writer` until the client closes the stream, with
-/// `threads` requests at a time. Then everything that the client had open is closed.
+/// `threads` threads for those that take long. Then everything that the client had open
+/// is closed.
 ///
 /// # Errors
 /// When the stream fails, or the client sends what can't be a request.
 pub fn serve_stream<R, W>(server: &Server, reader: R, writer: W, threads: usize) -> io::Result<()>
 where
-    R: Read + Send,
+    R: Read,
     W: Write + Send,
 {
     let session = Session {
-        reader: Mutex::new(Some(reader)),
+        server,
         writer: Mutex::new(writer),
+        deaf: AtomicBool::new(false),
         waiting: Mutex::default(),
         woken: Condvar::new(),
     };
+    let threads = threads.max(1);
+    // As many wait as are worked on: a client can't make it hold more.
+    let (jobs, queue) = mpsc::sync_channel(threads);
+    let queue = Mutex::new(queue);
     let result = thread::scope(|scope| {
+        let (session, queue) = (&session, &queue);
         let locks = scope.spawn(|| session.answer_waiting());
-        let workers: Vec<_> = (0..threads.max(1))
-            .map(|_| scope.spawn(|| session.work(server)))
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(move || session.work(queue)))
             .collect();
-        let mut result = Ok(());
+        let mut result = session.read(reader, &jobs);
+        drop(jobs);
         for worker in workers {
-            let ended = worker
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("a thread of the file server died")));
-            if result.is_ok() {
-                result = ended;
-            }
+            result = result.and(joined(worker.join()));
         }
         lock(&session.waiting).ended = true;
         session.woken.notify_all();
-        let ended = locks
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread of the file server died")));
-        result.and(ended)
+        result.and(joined(locks.join()))
     });
     server.reset();
     result
 }
 
-impl<R: Read, W: Write> Session<R, W> {
-    fn work(&self, server: &Server) -> io::Result<()> {
-        let mut request = Vec::new();
-        let mut reply = vec![0; server.longest_reply()];
-        loop {
-            let mut reader = lock(&self.reader);
-            let Some(open) = reader.as_mut() else {
-                return Ok(());
+fn joined(outcome: thread::Result<io::Result<()>>) -> io::Result<()> {
+    outcome.unwrap_or_else(|_| Err(io::Error::other("a thread of the file server died")))
+}
+
+impl<W: Write> Session<'_, W> {
+    /// Reads requests until the stream ends.
+    fn read(&self, reader: impl Read, jobs: &SyncSender<Vec<u8>>) -> io::Result<()> {
+        let mut requests = Requests::new(reader, self.server.longest_request());
+        let mut reply = vec![0; self.server.longest_reply()];
+        while !self.deaf.load(Ordering::Relaxed) {
+            let Some(request) = requests.next()? else {
+                break;
             };
-            let result = read_request(open, server.longest_request(), &mut request);
-            if !matches!(result, Ok(true)) {
-                *reader = None;
-                return result.map(drop);
-            }
-            // The client does not wait for the end of a RELEASE, but its locks must be gone
-            // before the next request is looked at.
-            let in_order = is_release(&request).then_some(reader);
-            let outcome = server.handle(&request.as_slice(), &mut reply.as_mut_slice());
-            drop(in_order);
-            match outcome {
-                Outcome::Reply(length) => self.send(reply.get(..length).unwrap_or_default())?,
-                Outcome::None => {}
-                Outcome::Pending(pending) => {
-                    lock(&self.waiting).requests.push(pending);
-                    self.woken.notify_all();
-                }
+            if request.is_ordered() || (request.is_last && !request.may_take_long()) {
+                self.answer(request.bytes, &mut reply)?;
+            } else if jobs.send(request.bytes.to_vec()).is_err() {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Answers what is handed over.
+    fn work(&self, queue: &Mutex<Receiver<Vec<u8>>>) -> io::Result<()> {
+        let mut reply = vec![0; self.server.longest_reply()];
+        loop {
+            // Held while waiting: the next thread waits for the lock instead.
+            let job = lock(queue).recv();
+            match job {
+                Ok(request) => self.answer(&request, &mut reply)?,
+                Err(mpsc::RecvError) => return Ok(()),
+            }
+        }
+    }
+
+    fn answer(&self, request: &[u8], mut reply: &mut [u8]) -> io::Result<()> {
+        match self.server.handle(&request, &mut reply) {
+            Outcome::Reply(length) => self.send(reply.get(..length).unwrap_or_default())?,
+            Outcome::None => {}
+            Outcome::Pending(pending) => {
+                lock(&self.waiting).requests.push(pending);
+                self.woken.notify_all();
+            }
+        }
+        Ok(())
     }
 
     fn send(&self, reply: &[u8]) -> io::Result<()> {
         let result = lock(&self.writer).write_all(reply);
         if result.is_err() {
-            // Nobody is there to hear the answers: no more requests.
-            if let Ok(mut reader) = self.reader.try_lock() {
-                *reader = None;
-            }
+            self.deaf.store(true, Ordering::Relaxed);
         }
         result
     }
@@ -145,40 +169,10 @@ impl<R: Read, W: Write> Session<R, W> {
     }
 }
 
-fn is_release(request: &[u8]) -> bool {
-    request.get(4..8) == Some(&wire::opcode::RELEASE.to_ne_bytes()[..])
-}
-
-/// Reads one request into `request`; false at the end of the stream.
-fn read_request(reader: &mut impl Read, most: usize, request: &mut Vec<u8>) -> io::Result<bool> {
-    let mut length = [0; 4];
-    let mut there = 0;
-    while let Some(rest) = length.get_mut(there..).filter(|rest| !rest.is_empty()) {
-        match reader.read(rest) {
-            Ok(0) if there == 0 => return Ok(false),
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => there += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let size = u32::from_ne_bytes(length) as usize;
-    if size < wire::REQUEST_HEADER || size > most {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("a request of {size} bytes"),
-        ));
-    }
-    request.resize(size, 0);
-    request[..4].copy_from_slice(&length);
-    reader.read_exact(&mut request[4..])?;
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, ReplyBuffer};
+    use crate::{Limits, ReplyBuffer, wire};
     use std::io::Cursor;
     use std::os::unix::net::UnixStream;
 

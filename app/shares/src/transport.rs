@@ -10,7 +10,27 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, IoSlice, IoSliceMut, ReadWriteFlags};
 
-use crate::wire;
+use crate::wire::{self, opcode};
+
+/// A request or answer of more bytes than this is worth a thread of its own. What Linux
+/// reads ahead at once, 128 KiB and a header, is not: a file that is read from its beginning
+/// to its end would wake a thread for each.
+const LARGE: usize = (128 + 4) * 1024;
+
+/// Whether a request may keep whoever answers it: it waits for the host's disk, works on
+/// as much as the guest likes, or has (or wants) this many `bytes` of data.
+pub fn may_take_long(opcode: u32, bytes: usize) -> bool {
+    let slow = matches!(
+        opcode,
+        opcode::FSYNC
+            | opcode::FSYNCDIR
+            | opcode::FALLOCATE
+            | opcode::RENAME2
+            | opcode::COPY_FILE_RANGE
+            | opcode::SYNCFS
+    );
+    slow || bytes > LARGE
+}
 
 /// Where the data of a WRITE goes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod modes;
 mod names;
 mod owners;
 mod rename;
+mod signals;
 mod space;
 mod times;
 mod users;

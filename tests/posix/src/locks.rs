@@ -4,12 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::{Check, fails};
+use crate::{Check, fails, signals};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check {
@@ -31,6 +31,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "a lock of a range is waited for",
         run: range_waits,
+    },
+    Check {
+        name: "a signal ends a wait for a lock",
+        run: interrupted,
     },
     Check {
         name: "a lock tells who conflicts",
@@ -134,6 +138,57 @@ fn range_waits(at: &Path) -> Result<()> {
     })?;
     ensure!(start.elapsed() >= HELD);
     Ok(())
+}
+
+/// A file system may be on another machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn interrupted(at: &Path) -> Result<()> {
+    type Wait = fn(&File) -> Result<(), Errno>;
+    let waits: [Wait; 2] = [
+        |file| flock(file, FlockOperation::LockExclusive),
+        |file| {
+            let whole = range(libc::F_WRLCK, 0, 0);
+            fcntl(file, FcntlArg::F_OFD_SETLKW(&whole))
+                .map(drop)
+                .map_err(|error| Errno::from_raw_os_error(error as i32))
+        },
+    ];
+    let (one, two) = (open(at)?, open(at)?);
+    flock(&one, FlockOperation::LockExclusive)?;
+    take(&one, libc::F_WRLCK, 0, 0)?;
+    signals::ignore_and_return()?;
+    for wait in waits {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| -> Result<()> {
+            let waiter = scope.spawn(|| {
+                sender.send(signals::Thread::current())?;
+                anyhow::Ok(wait(&two))
+            });
+            let thread = receiver.recv()?;
+            let start = Instant::now();
+            // The first ones may come before it waits.
+            while !waiter.is_finished() {
+                if start.elapsed() > PATIENCE {
+                    // Or the check would wait for it for good.
+                    flock(&one, FlockOperation::Unlock)?;
+                    take(&one, libc::F_UNLCK, 0, 0)?;
+                    break;
+                }
+                std::thread::sleep(HELD);
+                thread.interrupt();
+            }
+            let ended = waiter.join().map_err(|_| anyhow!("the waiter died"))??;
+            ensure!(ended == Err(Errno::INTR), "the wait ended with {ended:?}");
+            Ok(())
+        })?;
+    }
+    // Nobody waits any more: nobody gets it.
+    flock(&one, FlockOperation::Unlock)?;
+    take(&one, libc::F_UNLCK, 0, 0)?;
+    let three = open(at)?;
+    flock(&three, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(take(&three, libc::F_WRLCK, 0, 0)?)
 }
 
 fn conflicts(at: &Path) -> Result<()> {

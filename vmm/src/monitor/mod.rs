@@ -48,7 +48,7 @@ use device_set::DeviceSet;
 use lifecycle::Lifecycle;
 use lock::{LockError, MachineLock};
 use power_button::PowerButton;
-use shares::{Shares, SharesHandle, prepare_thread};
+use shares::{Confinement, Shares, SharesHandle};
 use signals::TerminationSignals;
 use supervisor::{Ended, Facts, Supervisor};
 
@@ -160,10 +160,11 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         detail: error.to_string(),
     };
     let filters = sandbox::Filters::new().map_err(failed("compile the seccomp filters"))?;
+    let confinement = Confinement::new().map_err(failed("compile a seccomp filter"))?;
     let Shares {
         device: shares_device,
         handle: shares,
-    } = share_files(config, &filters)?;
+    } = share_files(config, &confinement)?;
     let machine =
         Machine::new(&kvm, memory.clone(), config.cpus, interrupt_lines).map_err(unavailable)?;
     let devices = DeviceSet::new(config, shares_device, &machine, &memory)?;
@@ -184,10 +185,9 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         .shares
         .iter()
         .map(|transport| {
-            let filter = filters.shares.clone();
+            let confinement = confinement.clone();
             Worker::spawn("shares", vec![Arc::clone(transport)], move || {
-                prepare_thread()?;
-                filter.apply()
+                confinement.enter()
             })
         })
         .collect::<io::Result<Vec<_>>>()
@@ -266,15 +266,14 @@ fn prepare_process() -> io::Result<()> {
 }
 
 /// The server of shared files, if the machine has any.
-fn share_files(config: &VmConfig, filters: &sandbox::Filters) -> Result<Shares, Failure> {
+fn share_files(config: &VmConfig, confinement: &Confinement) -> Result<Shares, Failure> {
     let Some(wanted) = &config.shares else {
         return Ok(Shares {
             device: None,
             handle: SharesHandle::none(),
         });
     };
-    let filter = filters.shares.clone();
-    Shares::start(wanted, &config.vsock, move || filter.apply()).map_err(failed("share files"))
+    Shares::start(wanted, &config.vsock, confinement).map_err(failed("share files"))
 }
 
 fn take_lock(config: &VmConfig) -> Result<MachineLock, Failure> {

@@ -41,6 +41,7 @@ use crate::{
     config::{ExportConfig, ShareTransport, SharesConfig, VsockConfig},
     control::Answer,
     devices::fs::{Fs, Pool},
+    sandbox::Filter,
 };
 
 /// How long a path may take to be opened.
@@ -74,40 +75,35 @@ pub struct Shares {
 
 impl Shares {
     /// Starts serving. Must be called before the calling thread gives up the file
-    /// system. `confine` is called on each thread, after it has prepared itself.
+    /// system.
     ///
     /// # Errors
     /// When there are no threads or file descriptors, or the socket cannot be made.
     pub fn start(
         config: &SharesConfig,
         vsock: &VsockConfig,
-        confine: impl Fn() -> io::Result<()> + Clone + Send + 'static,
+        confinement: &Confinement,
     ) -> io::Result<Self> {
         let server = Arc::new(Server::new(Limits::default())?);
         let device = match &config.transport {
             ShareTransport::VirtioFs { tag } => {
                 let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-                let confine = confine.clone();
-                let on_start = move || prepare_thread().and_then(|()| confine());
+                let confinement = confinement.clone();
+                let on_start = move || confinement.enter();
                 let pool = Pool::start("shares", threads.min(MOST_THREADS), on_start)?;
                 Some(Fs::new(tag, Arc::clone(&server), Arc::new(pool))?)
             }
             ShareTransport::Vsock { port } => {
                 let socket = vsock.host_port_socket(*port);
-                stream::serve(&socket, Arc::clone(&server), confine.clone())?;
+                stream::serve(&socket, Arc::clone(&server), confinement)?;
                 None
             }
         };
-        changes::tell(
-            Arc::clone(&server),
-            vsock,
-            config.changes_port,
-            confine.clone(),
-        )?;
+        changes::tell(Arc::clone(&server), vsock, config.changes_port, confinement)?;
         let mut exports = Exports::new(server);
         let wanted = config.exports.clone();
         let (questions, asked) = mpsc::channel::<Question>();
-        on_own_thread("shares-exports", confine, move || {
+        on_own_thread("shares-exports", confinement, move || {
             exports.add_later(wanted);
             loop {
                 exports.retry();
@@ -166,30 +162,45 @@ impl SharesHandle {
     }
 }
 
-/// Gives the calling thread, which answers requests, a file mode creation mask of its
-/// own.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn prepare_thread() -> io::Result<()> {
-    // SAFETY: the thread gets its own working directory and mask, which no memory
-    // safety hangs on.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-    rustix::process::umask(Mode::empty());
-    Ok(())
+/// What a thread is bounded by that answers requests: a seccomp filter, and a file mode
+/// creation mask of its own.
+#[derive(Clone)]
+pub struct Confinement(Filter);
+
+impl Confinement {
+    /// Compiles the filter.
+    ///
+    /// # Errors
+    /// When it cannot be compiled.
+    pub fn new() -> io::Result<Self> {
+        Filter::shares().map(Self)
+    }
+
+    /// Confines the calling thread, and those that it starts from now on, for good.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn enter(&self) -> io::Result<()> {
+        // SAFETY: the thread gets its own working directory and mask, which no memory
+        // safety hangs on.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        rustix::process::umask(Mode::empty());
+        self.0.apply()
+    }
 }
 
-/// Starts a thread that prepares and confines itself.
+/// Starts a thread that confines itself.
 fn on_own_thread(
     name: &str,
-    confine: impl Fn() -> io::Result<()> + Send + 'static,
+    confinement: &Confinement,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
+    let confinement = confinement.clone();
     let (started, has_started) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            let outcome = prepare_thread().and_then(|()| confine());
+            let outcome = confinement.enter();
             let failed = outcome.is_err();
             // The spawning thread waits for it.
             let _ = started.send(outcome);

@@ -33,20 +33,23 @@ const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 pub(crate) struct Filter(Arc<BpfProgram>);
 
 impl Filter {
+    /// Of a thread that answers requests for shared files.
+    pub(crate) fn shares() -> io::Result<Self> {
+        compile(shares()?, SeccompAction::Errno(libc::EPERM as u32))
+    }
+
     /// Confines the calling thread, for good.
     pub(crate) fn apply(&self) -> io::Result<()> {
         seccompiler::apply_filter(&self.0).map_err(io::Error::other)
     }
 }
 
-/// A filter for each kind of thread.
+/// A filter for each kind of thread, but for those that answer for files.
 pub(crate) struct Filters {
     /// Runs a virtual CPU.
     pub(crate) vcpu: Filter,
     /// Runs devices.
     pub(crate) devices: Filter,
-    /// Answers requests for shared files.
-    pub(crate) shares: Filter,
     /// Serves the control socket and ends the machine.
     pub(crate) main: Filter,
 }
@@ -57,7 +60,6 @@ impl Filters {
         Ok(Self {
             vcpu: compile(vcpu()?, SeccompAction::Trap)?,
             devices: compile(devices()?, SeccompAction::Trap)?,
-            shares: compile(shares()?, SeccompAction::Errno(libc::EPERM as u32))?,
             main: compile(main()?, SeccompAction::Trap)?,
         })
     }
@@ -370,7 +372,8 @@ mod tests {
     #[test]
     fn filters_compile_and_let_the_ordinary_pass() {
         let filters = Filters::new().unwrap();
-        for filter in [filters.vcpu, filters.devices, filters.shares, filters.main] {
+        let shares = Filter::shares().unwrap();
+        for filter in [filters.vcpu, filters.devices, shares, filters.main] {
             thread::spawn(move || {
                 filter.apply().unwrap();
                 let grown: Vec<u8> = vec![1; 10 << 20];
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn who_answers_for_files_may_open_them_and_no_network() {
-        let filter = Filters::new().unwrap().shares;
+        let filter = Filter::shares().unwrap();
         let server = shares::Server::new(shares::Limits::default()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");

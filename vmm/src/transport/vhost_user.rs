@@ -72,8 +72,9 @@ impl Server {
 }
 
 /// Serves `device` to the first front-end that connects to `listener`, on threads of
-/// its own, which have what `on_start` gives the first of them. It hears of changes of the configuration space through `config_change`,
-/// if the connection passes through that.
+/// its own, which have what `on_start` gives the first of them. The front-end hears of
+/// changes of the configuration space through `config_change`, if the connection passes
+/// through that.
 ///
 /// # Errors
 /// When threads or event file descriptors cannot be made.
@@ -81,7 +82,7 @@ pub fn serve(
     device: Box<dyn VirtioDevice>,
     listener: UnixListener,
     config_change: ConfigChange,
-    on_start: fn() -> io::Result<()>,
+    on_start: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Server> {
     let name = format!("{:?}", device.device_type()).to_lowercase();
     let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;

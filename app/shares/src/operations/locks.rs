@@ -5,7 +5,7 @@
 //! lock belongs to a process of the guest: each has a description of the file of its own,
 //! whose locks (`F_OFD_SETLK`) are its locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,10 @@ use crate::wire::{Body, flag};
 /// Requests that may wait at the same time.
 const WAITING: usize = 4096;
 
+/// INTERRUPTs that are remembered because nothing that waits was found. All but the last
+/// few came after their requests' answers.
+const EARLY: usize = 256;
+
 /// The description of a file that holds one owner's locks of it.
 #[derive(Debug)]
 struct Held {
@@ -36,9 +40,18 @@ struct Held {
 pub(crate) struct Locks {
     /// By node number and owner.
     owners: Mutex<HashMap<(u64, u64), Held>>,
-    /// By the request's number, what tells it to give up.
-    waiting: Arc<Mutex<HashMap<u64, Arc<AtomicBool>>>>,
+    waiting: Arc<Mutex<Waiting>>,
     most: usize,
+}
+
+/// Who waits for a lock, and who is to wait no more.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By the request's number, what tells it to give up.
+    requests: HashMap<u64, Arc<AtomicBool>>,
+    /// Requests that INTERRUPT named before they waited: a transport may overtake, and
+    /// the client says it once. Numbers are not used again.
+    early: VecDeque<u64>,
 }
 
 impl Locks {
@@ -63,9 +76,11 @@ impl Locks {
 
     pub(crate) fn clear(&self) {
         lock(&self.owners).clear();
-        for (_, cancelled) in lock(&self.waiting).drain() {
+        let mut waiting = lock(&self.waiting);
+        for (_, cancelled) in waiting.requests.drain() {
             cancelled.store(true, Ordering::Release);
         }
+        waiting.early.clear();
     }
 
     pub(crate) fn close_nodes(&self, gone: impl Fn(u64) -> bool) {
@@ -211,10 +226,13 @@ impl Call<'_> {
         let cancelled = Arc::new(AtomicBool::new(false));
         {
             let mut table = lock(&waiting);
-            if table.len() >= WAITING {
+            if table.early.contains(&unique) {
+                return Err(Errno::INTR);
+            }
+            if table.requests.len() >= WAITING {
                 return Err(Errno::NOLCK);
             }
-            table.insert(unique, Arc::clone(&cancelled));
+            table.requests.insert(unique, Arc::clone(&cancelled));
         }
         let attempt = move || {
             let result = if cancelled.load(Ordering::Acquire) {
@@ -225,7 +243,7 @@ impl Call<'_> {
             if result == Err(Errno::AGAIN) {
                 return None;
             }
-            lock(&waiting).remove(&unique);
+            lock(&waiting).requests.remove(&unique);
             Some(result)
         };
         Ok(Answer::Wait(Pending {
@@ -237,8 +255,12 @@ impl Call<'_> {
     /// Only what waits for a lock can be interrupted; all else is done by then.
     pub(super) fn interrupt(&mut self) -> Result<Answer> {
         let unique = self.fields.u64()?;
-        if let Some(cancelled) = lock(&self.server.locks.waiting).get(&unique) {
+        let mut waiting = lock(&self.server.locks.waiting);
+        if let Some(cancelled) = waiting.requests.get(&unique) {
             cancelled.store(true, Ordering::Release);
+        } else {
+            waiting.early.truncate(EARLY - 1);
+            waiting.early.push_front(unique);
         }
         Ok(Answer::Silent)
     }

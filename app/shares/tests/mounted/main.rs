@@ -49,7 +49,8 @@ fn isolate() -> rustix::io::Result<()> {
 /// both roads.
 fn posix(trials: &mut Vec<Trial>) {
     let plain = Arc::new(tempfile::tempdir().expect("a folder for tests"));
-    for check in posix_checks::all() {
+    let checks = posix_checks::all();
+    for check in checks.clone() {
         let plain = Arc::clone(&plain);
         trials.push(Trial::test(format!("host: {}", check.name), move || {
             Ok(posix_checks::run(&check, plain.path()).map_err(|error| format!("{error:#}"))?)
@@ -57,7 +58,7 @@ fn posix(trials: &mut Vec<Trial>) {
     }
     for road in [Road::Device, Road::User, Road::Stream] {
         let mounted = Arc::new(std::sync::OnceLock::new());
-        for check in posix_checks::all() {
+        for check in checks.clone() {
             let mounted = Arc::clone(&mounted);
             let name = format!("{road:?}: {}", check.name).to_lowercase();
             trials.push(Trial::test(name, move || {

@@ -6,20 +6,6 @@ use shares::{ReplyBuffer, RequestBuffer, WriteAt};
 
 use crate::devices::{Buffers, Chain, DetachedChain};
 
-/// Opcodes (`linux/fuse.h`) of requests that wait for the host's disk, or work on as
-/// much as the guest likes.
-const SLOW: [u32; 6] = [
-    20, // FSYNC
-    30, // FSYNCDIR
-    43, // FALLOCATE
-    45, // RENAME2
-    47, // COPY_FILE_RANGE
-    50, // SYNCFS
-];
-
-/// A request or reply of more than this is worth a thread of its own.
-const LARGE: usize = 64 * 1024;
-
 /// Whether a request may keep whoever answers it.
 pub(super) fn may_take_long(chain: &DetachedChain) -> bool {
     let Chain {
@@ -27,17 +13,18 @@ pub(super) fn may_take_long(chain: &DetachedChain) -> bool {
         writable,
         ..
     } = chain.chain();
-    if readable.len() > LARGE || writable.len() > LARGE {
-        return true;
-    }
+    let bytes = readable.len().max(writable.len());
     // `struct fuse_in_header` begins with the length and the opcode. One that is cut off
     // is refused at once.
     let mut header = [0; 8];
-    if readable.read(&mut header) != header.len() {
-        return false;
-    }
-    let [_, _, _, _, opcode @ ..] = header;
-    SLOW.contains(&u32::from_ne_bytes(opcode))
+    let opcode = match readable.read(&mut header) {
+        8 => {
+            let [_, _, _, _, opcode @ ..] = header;
+            u32::from_ne_bytes(opcode)
+        }
+        _ => 0,
+    };
+    shares::may_take_long(opcode, bytes)
 }
 
 /// What the device reads of a chain.

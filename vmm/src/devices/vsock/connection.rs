@@ -79,6 +79,9 @@ pub(super) struct Connection {
     /// Nothing can be written to the socket any more.
     host_gone: bool,
     writable: bool,
+    /// Whether it is worth an event when the socket takes more: it took nothing, and
+    /// that has not come without need since. Each time that the host reads is one.
+    wants_room: bool,
     buffer: VecDeque<u8>,
     window: u32,
     forwarded: Wrapping<u32>,
@@ -92,6 +95,8 @@ pub(super) struct Connection {
 
     /// Whether it is in line for a packet; kept by its owner.
     pub(super) queued: bool,
+    /// Whether there are events when the socket takes more; kept by its owner.
+    pub(super) hears_of_room: bool,
 }
 
 impl Connection {
@@ -111,6 +116,7 @@ impl Connection {
             told: 0,
             host_gone: false,
             writable: true,
+            wants_room: false,
             buffer: VecDeque::new(),
             window,
             forwarded: Wrapping(0),
@@ -119,6 +125,7 @@ impl Connection {
             guest_shutdown: 0,
             write_end_told: false,
             queued: false,
+            hears_of_room: false,
         }
     }
 
@@ -147,6 +154,16 @@ impl Connection {
     /// Whether the guest knows of it, so that it must be told of its end.
     pub(super) fn known_to_guest(&self) -> bool {
         !matches!(self.phase, Phase::Wanted | Phase::Draining)
+    }
+
+    /// The host's end.
+    pub(super) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// Whether it wants events when the socket takes more.
+    pub(super) fn wants_room(&self) -> bool {
+        self.wants_room
     }
 
     /// Bytes from the guest that the host has not taken.
@@ -399,7 +416,10 @@ impl Connection {
 
     fn note_write_error(&mut self, error: Option<i32>) {
         match error.map(Errno::from_raw_os_error) {
-            Some(Errno::AGAIN) => self.writable = false,
+            Some(Errno::AGAIN) => {
+                self.writable = false;
+                self.wants_room = true;
+            }
             Some(Errno::INTR) => {}
             _ => self.lose_host(),
         }
@@ -440,6 +460,9 @@ impl Connection {
 
     /// Handles what happened to the socket.
     pub(super) fn socket_event(&mut self, event: SocketEvent) -> Verdict {
+        if event.writable && self.writable {
+            self.wants_room = false;
+        }
         self.readable |= event.readable;
         self.writable |= event.writable;
         if event.closed {

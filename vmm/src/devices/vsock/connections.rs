@@ -51,6 +51,11 @@ const FIRST_HOST_PORT: u32 = 1 << 30;
 /// Events that are handled in one call; more wait for the next.
 const EVENTS: usize = 128;
 
+/// What is always heard of a socket: what comes, and ends.
+const EVENTS_OF_SOCKET: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::ET);
+
 const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
 const FIRST_ID: u64 = 2;
@@ -361,13 +366,35 @@ impl Connections {
         let id = self.next_id;
         // Not to be used up: 2^64 connections.
         self.next_id = self.next_id.wrapping_add(1);
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
         // Closing the socket ends it.
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(id), flags)?;
+        epoll::add(
+            &self.epoll,
+            socket,
+            epoll::EventData::new_u64(id),
+            EVENTS_OF_SOCKET,
+        )?;
         Ok(id)
+    }
+
+    /// Sees to it that a connection hears when its socket takes more, or no more.
+    fn watch_room(&mut self, id: u64) -> io::Result<()> {
+        let Some(Pending { it, .. }) = self.open.get_mut(&id) else {
+            return Ok(());
+        };
+        let wanted = it.wants_room();
+        if wanted != it.hears_of_room {
+            let mut flags = EVENTS_OF_SOCKET;
+            // What is so by now is an event, too.
+            flags.set(epoll::EventFlags::OUT, wanted);
+            epoll::modify(
+                &self.epoll,
+                it.socket(),
+                epoll::EventData::new_u64(id),
+                flags,
+            )?;
+            it.hears_of_room = wanted;
+        }
+        Ok(())
     }
 
     fn insert(&mut self, id: u64, connection: Connection, deadline: Option<Instant>) {
@@ -386,6 +413,11 @@ impl Connections {
                 {
                     let deadline = connection.deadline.take();
                     self.forget_deadline(id, deadline);
+                }
+                if let Err(error) = self.watch_room(id) {
+                    tracing::error!(%error, "a vsock connection cannot be watched");
+                    self.close_with_reset(id);
+                    return;
                 }
                 self.line_up(id);
             }

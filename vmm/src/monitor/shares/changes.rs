@@ -17,7 +17,7 @@ use std::{
 use guest_protocol::{frame, replay::Change};
 use shares::{Server, watch::Watcher};
 
-use super::on_own_thread;
+use super::{Confinement, on_own_thread};
 use crate::config::VsockConfig;
 
 /// More directories than this are not watched: each takes some 1 KiB of the kernel.
@@ -35,7 +35,7 @@ pub(super) fn tell(
     server: Arc<Server>,
     vsock: &VsockConfig,
     port: u32,
-    confine: impl Fn() -> io::Result<()> + Send + 'static,
+    confinement: &Confinement,
 ) -> io::Result<()> {
     let watcher = Watcher::new(server, MOST_DIRECTORIES)?;
     let mut guest = Guest {
@@ -44,7 +44,7 @@ pub(super) fn tell(
         connection: None,
         tried: None,
     };
-    on_own_thread("shares-changes", confine, move || {
+    on_own_thread("shares-changes", confinement, move || {
         let outcome = watcher.run(|change| {
             guest.tell(&change);
             ControlFlow::Continue(())

@@ -11,14 +11,14 @@ use std::{
 
 use shares::{Server, serve_stream};
 
-use super::{MOST_THREADS, on_own_thread};
+use super::{Confinement, MOST_THREADS, on_own_thread};
 
 /// Listens where the guest's connections to the port arrive, and serves them one after
 /// another: a guest mounts the file system once.
 pub(super) fn serve(
     socket: &Path,
     server: Arc<Server>,
-    confine: impl Fn() -> io::Result<()> + Send + 'static,
+    confinement: &Confinement,
 ) -> io::Result<()> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -26,7 +26,7 @@ pub(super) fn serve(
     }
     // The process's mask gives it to the user alone.
     let listener = UnixListener::bind(socket)?;
-    on_own_thread("shares-stream", confine, move || {
+    on_own_thread("shares-stream", confinement, move || {
         loop {
             let session = listener
                 .accept()

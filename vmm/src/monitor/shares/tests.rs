@@ -1,4 +1,7 @@
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+};
 
 use super::*;
 
@@ -12,7 +15,7 @@ fn start(exports: Vec<ExportConfig>) -> Shares {
         cid: 3,
         socket: "/nowhere".into(),
     };
-    Shares::start(&config, &vsock, || Ok(())).unwrap()
+    Shares::start(&config, &vsock, &Confinement::new().unwrap()).unwrap()
 }
 
 fn names(shares: &Shares) -> Vec<String> {
@@ -60,21 +63,21 @@ fn a_machine_without_shares_says_so() {
 }
 
 #[test]
-fn a_prepared_thread_makes_files_with_the_mode_that_was_asked_for() {
+fn a_confined_thread_makes_files_with_the_mode_that_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     let its_path = path.clone();
     thread::spawn(move || {
-        prepare_thread().unwrap();
-        rustix::fs::open(
-            its_path,
-            rustix::fs::OFlags::CREATE,
-            Mode::from_raw_mode(0o666),
-        )
-        .unwrap();
+        Confinement::new().unwrap().enter().unwrap();
+        fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o666)
+            .open(its_path)
+            .unwrap();
     })
     .join()
     .unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+    let mode = fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o666);
 }

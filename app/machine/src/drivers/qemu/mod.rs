@@ -42,6 +42,8 @@ pub(crate) const COMMAND_LINE: &[&str] = &[
     // its time-stamp counter is the host's clock: no watchdog knows better.
     "no_timer_check",
     "tsc=reliable",
+    // Against what real processors guess: this one does not, and pays for each.
+    "mitigations=off",
     // As with KVM: nothing waits for ticks, and an idle machine stays idle.
     "rcupdate.rcu_expedited=1",
     "sysctl.vm.compaction_proactiveness=0",

@@ -49,7 +49,9 @@ pub(super) fn arguments(
     add("-global", "virtio-mmio.force-legacy=false".into());
     // Translated code is kept in at most so many MiB.
     add("-accel", "tcg,thread=multi,tb-size=256".into());
-    add("-cpu", "max".into());
+    // TCG copies strings of bytes one byte at a time; kernels and C libraries that are
+    // told that those are fast, as they are on hardware, copy everything so.
+    add("-cpu", "max,-erms,-fsrm".into());
     add("-smp", config.cpus.to_string().into());
     add("-m", format!("{}M", config.memory_mib).into());
     // Shared, so that our devices reach it.

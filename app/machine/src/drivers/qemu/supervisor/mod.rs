@@ -27,7 +27,7 @@ use std::{
 
 use dctl_vmm::{
     config::VmConfig,
-    devices::{DeviceType, VirtioDevice, block::Block, vsock::Vsock},
+    devices::{VirtioDevice, block::Block, vsock::Vsock},
     exit::Reason,
     monitor::{
         Outcome,
@@ -35,7 +35,7 @@ use dctl_vmm::{
         disks::Disks,
         lock::{LockError, MachineLock},
         power_button::PowerButton,
-        shares::{Shares, SharesHandle, prepare_thread},
+        shares::{Confinement, Shares, SharesHandle},
         signals::TerminationSignals,
     },
     transport::vhost_user::{self, ConfigChange},
@@ -117,18 +117,20 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
     for disk in &config.disks {
         let device = Block::open(disk).map_err(bad_configuration)?;
         disks.push(device.handle());
-        let socket = serve(Box::new(device), config, &mut servers)?;
+        let socket = serve(Box::new(device), config, &mut servers, || Ok(()))?;
         back_ends.disks.push(socket);
     }
     let device = Vsock::new(&config.vsock).map_err(bad_configuration)?;
-    back_ends.vsock = Some(serve(Box::new(device), config, &mut servers)?);
+    back_ends.vsock = Some(serve(Box::new(device), config, &mut servers, || Ok(()))?);
 
     let mut shares = SharesHandle::none();
     if let Some(wanted) = &config.shares {
+        let confinement = Confinement::new().map_err(failed("compile a seccomp filter"))?;
         let started =
-            Shares::start(wanted, &config.vsock, || Ok(())).map_err(failed("share files"))?;
+            Shares::start(wanted, &config.vsock, &confinement).map_err(failed("share files"))?;
         if let Some(device) = started.device {
-            back_ends.shares = Some(serve(Box::new(device), config, &mut servers)?);
+            let on_start = move || confinement.enter();
+            back_ends.shares = Some(serve(Box::new(device), config, &mut servers, on_start)?);
         }
         shares = started.handle;
     }
@@ -142,17 +144,14 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// Serves a device on threads of its own; returns QEMU's end of the connection.
+/// Serves a device on threads of its own, which begin with `on_start`; returns QEMU's end
+/// of the connection.
 fn serve(
     device: Box<dyn VirtioDevice>,
     config: &VmConfig,
     servers: &mut Servers,
+    on_start: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> Result<UnixStream, Failure> {
-    // The one that makes files for the guest.
-    let on_start = match device.device_type() {
-        DeviceType::Fs => prepare_thread,
-        _ => || Ok(()),
-    };
     // A name for an instant: what connects is this process, and QEMU inherits it.
     let path = config.control_socket.with_file_name("vhost.sock");
     let connect = || -> io::Result<_> {
