@@ -6,7 +6,6 @@
 
 use std::{fs, io::Cursor};
 
-use guest_protocol::image::Compression;
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +13,7 @@ use sha2::{Digest, Sha256};
 #[path = "../../guest-agent/src/images"]
 #[allow(dead_code, unused_imports)]
 mod images {
-    mod compression;
+    pub mod compression;
     pub mod description;
     pub mod overlay;
     mod space;
@@ -45,8 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(left, 0, "something was left of the archive");
     };
     // As an archive, and as the texts of documents in one that is in order.
-    read(match Compression::of(bytes) {
-        Compression::None => dctl_fuzz::with_check_sums(bytes),
+    read(match images::compression::Compression::of(bytes) {
+        images::compression::Compression::None => dctl_fuzz::with_check_sums(bytes),
         _ => bytes.to_vec(),
     });
     let mut archive = tar::Builder::new(Cursor::new(Vec::new()));

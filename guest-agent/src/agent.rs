@@ -104,11 +104,14 @@ impl Agent {
         let data = &self.paths.data;
         fs::create_dir_all(data).context("cannot use the data disk")?;
         let database = Arc::new(open_database(&data.join("state.redb"))?);
+        self.stages.reach("database");
         // Containers may need them from the start.
         let emulators = Arc::new(Emulators::open(data));
         let images = ImageStore::open(data, Arc::clone(&database))?;
         let volumes = Volumes::open(data, Arc::clone(&database))?;
+        self.stages.reach("stores");
         let networks = Networks::open(Arc::clone(&database))?;
+        self.stages.reach("networks");
         let containers = Containers::open(
             self.paths.clone(),
             database,

@@ -22,11 +22,7 @@ use crate::{
     error::{Context, Result},
     reaper::Reaper,
     runtime::{Created, Runtime, job::Job},
-    stdio::{
-        AgentEnds, Shape, Stdio,
-        console::{ConsoleSocket, give_terminal},
-        open_terminal,
-    },
+    stdio::{AgentEnds, Shape, Stdio, console::ConsoleSocket, open_terminal},
 };
 
 /// How many execs are remembered.
@@ -201,12 +197,12 @@ impl Execs {
         })
     }
 
-    /// Ids of the container's running execs.
-    pub(crate) fn running_in(&self, container: &str) -> Vec<String> {
+    /// Ids of the container's execs that run, or can be started yet.
+    pub(crate) fn unfinished_in(&self, container: &str) -> Vec<String> {
         self.lock()
             .values()
             .map(|command| command.exec())
-            .filter(|exec| exec.running && exec.container_id == container)
+            .filter(|exec| exec.exit_code.is_none() && exec.container_id == container)
             .map(|exec| exec.id)
             .collect()
     }
@@ -215,6 +211,13 @@ impl Execs {
     pub(crate) fn forget(&self, container: &str) {
         self.lock()
             .retain(|_, command| command.lock().container_id != container);
+    }
+
+    /// Forgets those of a container that were not started, and cannot be any more. Of
+    /// others the exit code may be asked for yet.
+    pub(crate) fn forget_unstarted(&self, container: &str) {
+        self.lock()
+            .retain(|_, command| *command.started() || command.lock().container_id != container);
     }
 
     /// Forgets one exec.
@@ -324,12 +327,14 @@ impl Execs {
             Place::Container { socket: path, uid } => {
                 let socket = ConsoleSocket::bind(&path).context("cannot wait for a terminal")?;
                 let job = job(Some(path));
-                let (created, master) = self.runtime.create_with_terminal(&job, &socket).await?;
-                give_terminal(&master, uid).context("cannot give a process its terminal")?;
-                Ok((
-                    created,
-                    stdio.terminal(master).context("cannot use a terminal")?,
-                ))
+                let prepare = |master| {
+                    stdio
+                        .terminal_of(master, uid)
+                        .context("cannot use a terminal")
+                };
+                self.runtime
+                    .create_with_terminal(&job, &socket, prepare)
+                    .await
             }
         }
     }

@@ -6,13 +6,14 @@
 //! (their bytes), [`images`], [`archive`] (trees as tars), [`volumes`], [`emulation`] (other architectures),
 //! [`shares`] (files of the host), [`machine`] (the machine itself), [`networks`], [`egress`]
 //! (the way out), [`forwards`] (published ports), [`nftables`] over [`netlink`] (packet
-//! filters), [`log`] and the
+//! filters), [`log`], [`allocator`] and the
 //! [`reaper`]. The host's engine is the only caller.
 //!
 //! The agent never forks a container's process from itself: it is threaded. This
 //! same program, started as `runtime`, does that.
 
 mod agent;
+mod allocator;
 mod archive;
 mod boot;
 mod clock;

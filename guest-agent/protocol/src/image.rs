@@ -119,50 +119,15 @@ pub enum Origin {
     },
 }
 
-/// How a layer or an archive is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-    /// xz.
-    Xz,
-    /// bzip2.
-    Bzip2,
-}
-
-impl Compression {
-    /// How many bytes tell which it is.
-    pub const MAGIC: usize = 6;
-
-    /// What something is compressed with that begins with `head`; if that has fewer
-    /// than [`MAGIC`](Self::MAGIC) bytes, it is all there is.
-    pub fn of(head: &[u8]) -> Self {
-        match head {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
-            [b'B', b'Z', b'h', ..] => Self::Bzip2,
-            _ => Self::None,
-        }
-    }
-}
-
 /// A layer as a manifest and a configuration describe it together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerDescriptor {
-    /// Digest of the blob as it travels: `sha256:…`.
+    /// Digest of the blob as it travels, compressed or not: `sha256:…`.
     pub digest: String,
     /// Length of the blob as it travels, in bytes.
     pub size: u64,
     /// Digest of the tar inside, from the configuration's `rootfs.diff_ids`.
     pub diff_id: String,
-    /// How the blob is compressed.
-    pub compression: Compression,
 }
 
 /// What removing an image did, in order; Docker's two verbs.
@@ -173,24 +138,4 @@ pub enum Removed {
     Untagged(String),
     /// An image or layer is gone.
     Deleted(String),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compression_is_told_by_the_first_bytes() {
-        for (head, compression) in [
-            (&[0x1f, 0x8b, 8][..], Compression::Gzip),
-            (&[0x28, 0xb5, 0x2f, 0xfd, 0, 0], Compression::Zstd),
-            (b"\xfd7zXZ\0", Compression::Xz),
-            (b"\xfd7zXZ", Compression::None),
-            (b"BZh91A", Compression::Bzip2),
-            (b"etc/pa", Compression::None),
-            (b"", Compression::None),
-        ] {
-            assert_eq!(Compression::of(head), compression, "{head:?}");
-        }
-    }
 }

@@ -51,6 +51,10 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The running containers in it, by id.
     pub containers: BTreeMap<String, NetworkContainer>,
+    /// It is only configuration for others, and no container can be in it.
+    pub config_only: bool,
+    /// Name of the network whose configuration it was made of; may be empty.
+    pub config_from: String,
 }
 
 impl Network {

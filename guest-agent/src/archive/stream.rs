@@ -4,7 +4,10 @@
 //! pieces lies between them and the connection. On the connection an archive is
 //! [`chunks`], followed by a reply.
 
-use std::io::{self, BufRead, Read, Write};
+use std::{
+    io::{self, BufRead, Read, Write},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use guest_protocol::{
@@ -15,6 +18,7 @@ use guest_protocol::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::mpsc,
+    time::timeout,
 };
 
 use crate::error::{Context, Result};
@@ -23,6 +27,8 @@ use crate::error::{Context, Result};
 const PIECE: usize = 256 * 1024;
 /// How many pieces wait in the channel.
 const PIECES: usize = 4;
+/// How long a host may stand still while somebody waits for its archive's end.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// The blocking end that an archive is written to.
 #[derive(Debug)]
@@ -58,24 +64,54 @@ pub(crate) fn channel() -> (Sink, Pieces) {
 
 impl Pieces {
     /// Sends them as chunks, and the chunks' end when the sink is gone. A host that
-    /// goes away breaks the sink's pipe.
+    /// goes away, or stands still while the archive is `in_the_way`, breaks the sink's
+    /// pipe.
     ///
     /// # Errors
     /// The connection's.
-    pub(crate) async fn send<W: AsyncWrite + Unpin>(mut self, stream: &mut W) -> io::Result<()> {
+    pub(crate) async fn send<W: AsyncWrite + Unpin>(
+        mut self,
+        stream: &mut W,
+        in_the_way: impl Fn() -> bool,
+    ) -> io::Result<()> {
         while let Some(piece) = self.receiver.recv().await {
-            chunks::write(stream, &piece).await?;
+            go_on(chunks::write(stream, &piece), &in_the_way).await?;
         }
         chunks::end(stream).await
     }
 }
 
-/// Sends what `write` writes as chunks, and their end; returns what it came to.
+/// Waits for a step of a host, for ever unless the archive is `in_the_way` of somebody.
+async fn go_on<T>(
+    step: impl Future<Output = io::Result<T>>,
+    in_the_way: impl Fn() -> bool,
+) -> io::Result<T> {
+    tokio::pin!(step);
+    loop {
+        match timeout(STALLED, &mut step).await {
+            Ok(done) => return done,
+            Err(_) if in_the_way() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "it stood still for {} seconds, and others wait for its end",
+                        STALLED.as_secs()
+                    ),
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sends what `write` writes as chunks, and their end; returns what it came to. It breaks
+/// off when the host stands still while the archive is `in_the_way`.
 ///
 /// # Errors
 /// The connection's.
 pub(crate) async fn send<W, F>(
     stream: &mut W,
+    in_the_way: impl Fn() -> bool,
     write: impl FnOnce(Sink) -> F,
 ) -> std::result::Result<Result<()>, FrameError>
 where
@@ -83,14 +119,19 @@ where
     F: Future<Output = Result<()>>,
 {
     let (sink, pieces) = channel();
-    let (sent, written) = tokio::join!(pieces.send(stream), write(sink));
+    let (sent, written) = tokio::join!(pieces.send(stream, in_the_way), write(sink));
     sent?;
     Ok(written)
 }
 
 /// Gives the chunks that `stream` brings to `read`, and returns what it came to. It
-/// may end before the chunks do. Chunks that break off are an error of reading.
-pub(crate) async fn receive<R, T, F>(stream: &mut R, read: impl FnOnce(Source) -> F) -> Result<T>
+/// may end before the chunks do. Chunks that break off are an error of reading, and so are
+/// those of a host that stands still while the archive is `in_the_way`.
+pub(crate) async fn receive<R, T, F>(
+    stream: &mut R,
+    in_the_way: impl Fn() -> bool,
+    read: impl FnOnce(Source) -> F,
+) -> Result<T>
 where
     R: AsyncRead + Unpin,
     F: Future<Output = Result<T>>,
@@ -106,10 +147,8 @@ where
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(PIECE);
-            let piece = chunks
-                .read_buf(&mut buffer)
-                .await
-                .map(|_| buffer.split().freeze());
+            let read = go_on(chunks.read_buf(&mut buffer), &in_the_way).await;
+            let piece = read.map(|_| buffer.split().freeze());
             let last = !matches!(&piece, Ok(piece) if !piece.is_empty());
             if sender.send(piece).await.is_err() || last {
                 return;

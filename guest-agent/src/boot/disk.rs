@@ -93,7 +93,26 @@ pub(super) fn mount(target: &Path, seed: Option<File>) -> Result<()> {
             write_seed(&device, seed).context("cannot make a file system on the data disk")?;
         }
     }
+    // The kernel takes a file system's size from the superblock before it replays the
+    // journal. When that held a growth, it would go on with the size from before:
+    // blocks that are used would be out of its bounds.
+    let before = blocks(&device).context("cannot read the data disk")?;
+    mount_device(target)?;
+    if blocks(&device).context("cannot read the data disk")? != before {
+        tracing::info!("the data disk was growing when the machine ended");
+        unmount_file_system(target, UnmountFlags::empty())
+            .context("cannot mount the data disk anew")?;
+        mount_device(target)?;
+    }
     drop(device);
+    if let Err(error) = grow(target) {
+        // What there is serves.
+        tracing::error!("the data disk keeps its size: {error}");
+    }
+    Ok(())
+}
+
+fn mount_device(target: &Path) -> Result<()> {
     mount_file_system(
         DEVICE,
         target,
@@ -103,12 +122,18 @@ pub(super) fn mount(target: &Path, seed: Option<File>) -> Result<()> {
         MountFlags::NOATIME,
         Some(OPTIONS),
     )
-    .context("cannot mount the data disk")?;
-    if let Err(error) = grow(target) {
-        // What there is serves.
-        tracing::error!("the data disk keeps its size: {error}");
-    }
-    Ok(())
+    .context("cannot mount the data disk")
+}
+
+/// How many blocks the file system on `device` has, mounted or not.
+fn blocks(device: &File) -> io::Result<u64> {
+    let mut superblock = [0; SUPERBLOCK_LENGTH];
+    device.read_exact_at(&mut superblock, SUPERBLOCK)?;
+    let word = |offset: usize| {
+        let bytes = superblock.get(offset..offset + 4).unwrap_or(&[0; 4]);
+        u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    Ok(word(BLOCKS_LOW) | word(BLOCKS_HIGH) << 32)
 }
 
 /// Grows the mounted file system once the device has `size` bytes, which the kernel
@@ -234,13 +259,7 @@ fn grow(mounted: &Path) -> io::Result<()> {
     let size = (&device).seek(SeekFrom::End(0))?;
     let file_system = rustix::fs::statvfs(mounted)?;
     let block_size = file_system.f_frsize;
-    let mut superblock = [0; SUPERBLOCK_LENGTH];
-    device.read_exact_at(&mut superblock, SUPERBLOCK)?;
-    let word = |offset: usize| {
-        let bytes = superblock.get(offset..offset + 4).unwrap_or(&[0; 4]);
-        u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    };
-    let blocks = word(BLOCKS_LOW) | word(BLOCKS_HIGH) << 32;
+    let blocks = blocks(&device)?;
     let wanted = size / block_size.max(1);
     // Less than a block group more is not worth the writes.
     if wanted <= blocks + GROUP_BLOCKS / 8 {

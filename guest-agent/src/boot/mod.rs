@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
     agent::{Agent, Stages},
+    allocator,
     containers::Paths,
     egress,
     error::{Context, Result},
@@ -57,6 +58,7 @@ fn run(log: Log, stages: Stages) -> Result<()> {
     set_up_process();
     stages.reach("mounted");
 
+    allocator::share_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)

@@ -5,9 +5,9 @@
 
 use std::{io, path::PathBuf};
 
-use guest_protocol::{AgentError, container::Status, image::Compression, methods::Committed};
+use guest_protocol::{AgentError, container::Status, methods::Committed};
 
-use super::{Containers, cgroup, mount_points, start::unmounted};
+use super::{Containers, cgroup, cleanup::unmounted, mount_points};
 use crate::{
     archive::tree::{Contents, WriteError, write_tree},
     error::{Context, Result},
@@ -61,7 +61,7 @@ impl Containers {
             std::thread::scope(|scope| {
                 let written = scope.spawn(|| write_tree(writer, &upper, b"", &contents));
                 let reader = io::BufReader::with_capacity(64 * 1024, reader);
-                let unpacked = images.unpack_new(reader, Compression::None);
+                let unpacked = images.unpack_made(reader);
                 let written = written.join().unwrap_or_else(|_| {
                     Err(WriteError::Output(io::Error::other(
                         "the archive's thread panicked",

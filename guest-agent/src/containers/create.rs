@@ -158,13 +158,12 @@ impl Containers {
             })
         };
         if record.container.host_config.auto_remove == Some(true) {
-            // Gone after a power cut, whatever is on disk.
+            // Gone after a power cut once it ran, and empty before.
             return keep();
         }
         // The folder was made last: what ext4 journaled before, its volumes and its
         // own name among them, is written with it. Beside the record rather than
-        // before it, since a record without its folder does no harm: the start makes
-        // it again.
+        // before it: of a record that is there first, the next boot makes the folder.
         let sync = || std::fs::File::open(folder)?.sync_all();
         let (kept, synced) = tokio::task::block_in_place(|| {
             std::thread::scope(|scope| {

@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use guest_protocol::container::{Container, Event};
+use guest_protocol::{
+    container::{Container, Event},
+    image::Image,
+};
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::clock;
@@ -58,19 +62,9 @@ impl Events {
     /// Tells that `action` happened to `container`; `more` are attributes beside
     /// its name, image and labels.
     pub(crate) fn container(&self, container: &Container, action: &str, more: &[(&str, String)]) {
-        let mut room = LABELS;
-        let mut attributes: BTreeMap<String, String> = container
-            .config
-            .labels
-            .iter()
-            .flatten()
-            .filter(|(key, value)| {
-                let left = room.checked_sub(key.len() + value.len());
-                room = left.unwrap_or(room);
-                left.is_some()
-            })
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let labels = container.config.labels.iter().flatten();
+        let labels = labels.map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut attributes = kept_labels(labels);
         attributes.insert("image".into(), container.image.clone());
         attributes.insert("name".into(), container.name.clone());
         attributes.extend(
@@ -80,10 +74,21 @@ impl Events {
         self.send("container", action, &container.id, attributes);
     }
 
-    /// Tells that `action` happened to the image `id`, known as `name`.
-    pub(crate) fn image(&self, id: &str, action: &str, name: &str) {
-        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
-        self.send("image", action, id, attributes);
+    /// Tells that `action` happened to an image that is there; `actor` is its id, or the
+    /// name that it was pulled or pushed by.
+    pub(crate) fn image(&self, image: &Image, actor: &str, action: &str, name: &str) {
+        let labels = image.configuration.pointer("/config/Labels");
+        let labels = labels.and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+        let mut attributes = kept_labels(labels);
+        attributes.insert("name".to_owned(), name.to_owned());
+        self.send("image", action, actor, attributes);
+    }
+
+    /// Tells that the image `id` is there no more.
+    pub(crate) fn image_deleted(&self, id: &str) {
+        let attributes = BTreeMap::from([("name".to_owned(), id.to_owned())]);
+        self.send("image", "delete", id, attributes);
     }
 
     /// Tells that `action` happened to a volume; `more` are attributes beside its
@@ -116,6 +121,12 @@ impl Events {
         self.send("network", action, id, attributes);
     }
 
+    /// Tells that unused things of a kind were removed, which took so many bytes.
+    pub(crate) fn pruned(&self, kind: &str, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.send(kind, "prune", "", attributes);
+    }
+
     fn send(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let event = Event {
             kind: kind.to_owned(),
@@ -133,6 +144,18 @@ impl Events {
         // An error means that nobody listens.
         let _ = self.sender.send(event);
     }
+}
+
+/// As many labels as events may tell.
+fn kept_labels<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+    let mut room = LABELS;
+    let fits = |(key, value): &(&str, &str)| {
+        let left = room.checked_sub(key.len() + value.len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    labels.filter(fits).map(owned).collect()
 }
 
 #[cfg(test)]
@@ -159,13 +182,13 @@ mod tests {
         let events = Events::new();
         let count = REMEMBERED + 44;
         for number in 0..count {
-            events.image(&number.to_string(), "pull", "busybox");
+            events.image_deleted(&number.to_string());
         }
         let (past, mut coming) = events.subscribe(Some(0));
         assert_eq!(past.len(), REMEMBERED);
         assert_eq!(past[0].id, "44");
         assert!(coming.try_recv().is_err());
-        events.image("next", "pull", "busybox");
+        events.image_deleted("next");
         assert_eq!(coming.try_recv().unwrap().id, "next");
         let last = past.last().unwrap().time + 1;
         assert_eq!(events.subscribe(Some(last)).0.len(), 1);

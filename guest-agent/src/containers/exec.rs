@@ -4,13 +4,17 @@ use std::{path::Path, sync::Arc};
 
 use guest_protocol::{
     AgentError, ErrorKind,
-    container::{ExecConfig, Status},
+    container::{Container, ExecConfig, Status},
 };
 
 use super::{
     Containers, Entry,
     pause::restarting,
-    spec::{self, rootfs::Rootfs, user},
+    spec::{
+        self,
+        rootfs::Rootfs,
+        user::{self, User},
+    },
     user_namespace,
 };
 use crate::{
@@ -20,30 +24,35 @@ use crate::{
         executor::Purpose,
         job::{Job, UserNamespace},
     },
+    stdio::detach_keys::DetachKeys,
 };
 
 impl Containers {
     /// Prepares a command to run in a running container.
     ///
     /// # Errors
-    /// When the container does not run.
+    /// When the container does not run, or has no such user.
     pub(crate) fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<Arc<Command>> {
         let entry = self.find(reference)?;
         require_running(&entry, reference)?;
-        let action = format!("exec_create: {}", config.cmd.join(" "));
+        let action = format!("exec_create: {}", told(&config.cmd));
+        let keys = &config.detach_keys;
+        DetachKeys::parse(keys)
+            .map_err(|_| AgentError::invalid(format!("Invalid escape keys ({keys}) provided")))?;
+        let container = entry.container();
+        resolve_user(&container, &root_of(&container)?, &config)?;
         let command = self.shared.execs.create(&entry.id, config)?;
         self.tell(&entry, &action, &[("execID", command.exec().id)]);
         Ok(command)
     }
 
-    /// Whether a prepared command may be run now.
+    /// Whether a command may be run now in its container.
     ///
     /// # Errors
-    /// When it was run before, or the container does not run.
+    /// When the container does not run.
     pub(crate) fn check_exec(&self, command: &Command) -> Result<()> {
         let entry = self.find(&command.exec().container_id)?;
-        require_running(&entry, &entry.id)?;
-        Execs::check_unclaimed(command)
+        require_running(&entry, &entry.id)
     }
 
     /// Runs a prepared command.
@@ -66,16 +75,8 @@ impl Containers {
         let exec = command.exec();
         let container = entry.container();
         let config = &exec.config;
-        let name = if config.user.is_empty() {
-            container.config.user.as_deref().unwrap_or_default()
-        } else {
-            &config.user
-        };
         let paths = &self.shared.paths;
-        // As the container sees it, volumes included.
-        let root = format!("/proc/{}/root", container.state.pid);
-        let rootfs = Rootfs::at(Path::new(&root))
-            .context("cannot look into the container's root file system")?;
+        let rootfs = root_of(&container)?;
         if !config.working_dir.is_empty() && !rootfs.has_folder(&config.working_dir) {
             return Err(Purpose::Exec.start_error(
                 ErrorKind::CommandNotFound,
@@ -85,12 +86,7 @@ impl Containers {
                 ),
             ));
         }
-        let groups = container
-            .host_config
-            .group_add
-            .as_deref()
-            .unwrap_or_default();
-        let user = user::resolve(&rootfs, name, groups)?;
+        let user = resolve_user(&container, &rootfs, config)?;
         let confinement =
             spec::exec_confinement(&container.host_config, config, &paths.bundle(&entry.id))?;
         let process = paths
@@ -99,7 +95,7 @@ impl Containers {
         let json = spec::exec_process(&container, &user, config, &confinement).to_string();
         std::fs::write(&process, json).context("cannot describe the process")?;
 
-        let action = format!("exec_start: {}", config.cmd.join(" "));
+        let action = format!("exec_start: {}", told(&config.cmd));
         self.tell(entry, &action, &[("execID", exec.id.clone())]);
         let job = |console| Job::Exec {
             id: entry.id.clone(),
@@ -129,6 +125,34 @@ impl Containers {
         let _ = std::fs::remove_file(&process);
         result
     }
+}
+
+/// A command as events tell it: the program, a space, and its arguments.
+fn told(command: &[String]) -> String {
+    let (program, arguments) = command.split_first().unzip();
+    let arguments = arguments.map(|arguments| arguments.join(" "));
+    format!(
+        "{} {}",
+        program.map_or("", String::as_str),
+        arguments.unwrap_or_default()
+    )
+}
+
+/// A running container's files as it sees them, volumes included.
+fn root_of(container: &Container) -> Result<Rootfs> {
+    let root = format!("/proc/{}/root", container.state.pid);
+    Rootfs::at(Path::new(&root)).context("cannot look into the container's root file system")
+}
+
+/// Whom a command in a container runs as.
+fn resolve_user(container: &Container, rootfs: &Rootfs, config: &ExecConfig) -> Result<User> {
+    let name = if config.user.is_empty() {
+        container.config.user.as_deref().unwrap_or_default()
+    } else {
+        &config.user
+    };
+    let groups = container.host_config.group_add.as_deref();
+    user::resolve(rootfs, name, groups.unwrap_or_default())
 }
 
 /// Refuses a container in which nothing can be run now, in Docker's words.

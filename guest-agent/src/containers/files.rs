@@ -25,9 +25,9 @@ use rustix::{
 
 use super::{
     Containers, Entry,
+    cleanup::unmounted,
     records::Record,
     spec::{rootfs::Rootfs, user},
-    start::unmounted,
     user_namespace,
 };
 use crate::{
@@ -156,6 +156,13 @@ impl Containers {
         Ok(())
     }
 
+    /// Whether somebody waits for what is done with the files of a container that does not
+    /// run.
+    pub(crate) fn is_held_up(&self, reference: &str) -> bool {
+        self.find(reference)
+            .is_ok_and(|entry| entry.lifecycle.is_held_up())
+    }
+
     /// Has `access` do something with the container's root on a thread that may
     /// block. It is given the id there of the container's user 0, too.
     async fn with_root<T: Send + 'static>(
@@ -169,7 +176,7 @@ impl Containers {
             return on_thread(move || access_mapped(root, first_id, access)).await;
         }
         // Neither started nor removed meanwhile.
-        let _lifecycle = entry.lifecycle.lock().await;
+        let _lifecycle = entry.lifecycle.lock_to_carry().await;
         if let Some(root) = self.running_root(entry, extent)? {
             return on_thread(move || access_mapped(root, first_id, access)).await;
         }
@@ -340,12 +347,10 @@ struct Found {
 /// Finds `path`, the way Docker does: links lead on but in its last component, unless
 /// a slash or a dot follows.
 fn locate(root: &OwnedFd, path: &str, container: &str) -> Result<Found> {
-    let missing = || could_not_find(path, container);
     let (parent, last) = split(path);
     let directory = match open_folder(root, &parent) {
         Ok(directory) => directory,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
-        Err(error) => return Err(error).context(format_args!("cannot open {parent}")),
+        Err(error) => return Err(no_file(error, path, container)),
     };
     let name = (!last.is_empty()).then(|| last.clone().into_bytes());
     let stat = match &name {
@@ -354,8 +359,7 @@ fn locate(root: &OwnedFd, path: &str, container: &str) -> Result<Found> {
     };
     let stat = match stat {
         Ok(stat) => stat,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
-        Err(error) => return Err(error).context(format_args!("cannot look at {path}")),
+        Err(error) => return Err(no_file(error, path, container)),
     };
     let link_target = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         follow(root, &format!("{}/{last}", parent.trim_end_matches('/')))
@@ -422,13 +426,23 @@ fn could_not_find(path: &str, container: &str) -> AgentError {
     )
 }
 
+/// Why `path` leads to nothing: to blame is mostly the path.
+fn no_file(error: Errno, path: &str, container: &str) -> AgentError {
+    match error {
+        Errno::NOENT | Errno::NOTDIR => could_not_find(path, container),
+        Errno::INVAL | Errno::NAMETOOLONG | Errno::LOOP => {
+            AgentError::invalid(format!("no file can be at {path:?}: {error}"))
+        }
+        error => AgentError::system(format!("cannot look at {path}: {error}")),
+    }
+}
+
 /// Refuses what is no folder to unpack into.
 fn check_target(root: &OwnedFd, path: &str, container: &str) -> Result<()> {
     match open_folder(root, path) {
         Ok(_) => Ok(()),
-        Err(Errno::NOENT) => Err(could_not_find(path, container)),
         Err(Errno::NOTDIR) => Err(AgentError::invalid("extraction point is not a directory")),
-        Err(error) => Err(error).context(format_args!("cannot open {path}")),
+        Err(error) => Err(no_file(error, path, container)),
     }
 }
 

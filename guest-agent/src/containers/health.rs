@@ -282,7 +282,7 @@ impl Containers {
             stdout: true,
             stderr: true,
         };
-        let (mut output, _) = command.stdio().subscribe(streams);
+        let mut output = command.stdio().subscribe(streams);
         let started = self.start_exec(&command).await;
         // It cannot be asked for any more, and would push others out.
         self.shared.execs.forget_one(&command);

@@ -17,15 +17,24 @@ const NONE: &str = "max";
 /// Docker's period, in microseconds, where none is given.
 const PERIOD: i64 = 100_000;
 
-/// Brings `cgroup` from the limits in `old` to those in `new`.
+/// Brings `cgroup` from the limits in `old` to those in `new`. Gives warnings of those
+/// that the kernel has no controller for, which had no effect at the start either.
 ///
 /// # Errors
 /// When the kernel refuses one of them; those before it are set.
-pub(super) fn set(cgroup: &Path, old: &Value, new: &Value) -> Result<()> {
+pub(super) fn set(cgroup: &Path, old: &Value, new: &Value) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     for (file, value) in changed(&files(old), files(new)) {
-        fs::write(cgroup.join(file), &value).map_err(|error| refused(file, &value, &error))?;
+        let path = cgroup.join(file);
+        if cgroup.exists() && !path.exists() {
+            warnings.push(format!(
+                "Your kernel does not support {file}. It is not set."
+            ));
+            continue;
+        }
+        fs::write(path, &value).map_err(|error| refused(file, &value, &error))?;
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// What is to be written: what is new, and for limits that are gone the kernel's
@@ -178,5 +187,16 @@ mod tests {
         let nowhere = folder.path().join("gone");
         let error = set(&nowhere, &json!({}), &json!({"pids": {"limit": 5}})).unwrap_err();
         assert!(error.message.contains("pids.max"), "{error}");
+    }
+
+    #[test]
+    fn what_the_kernel_has_not_is_a_warning() {
+        let cgroup = tempfile::tempdir().unwrap();
+        fs::write(cgroup.path().join("pids.max"), "max").unwrap();
+        let new = json!({"pids": {"limit": 5}, "cpu": {"shares": 512}});
+        let warnings = set(cgroup.path(), &json!({}), &new).unwrap();
+        assert!(matches!(warnings.as_slice(), [one] if one.contains("cpu.weight")));
+        let limit = fs::read_to_string(cgroup.path().join("pids.max")).unwrap();
+        assert_eq!(limit, "5");
     }
 }

@@ -1,20 +1,73 @@
 //! What a container's log options say: whether its output is kept, how much of it, and
 //! what is noted beside it. Source: Docker's `json-file` and `local` drivers.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use guest_protocol::container::Container;
+use guest_protocol::{AgentError, container::Container};
 use tokio::sync::watch;
 
-use crate::stdio::json_log::{Limits, Progress};
+use super::Containers;
+use crate::{
+    error::Result,
+    stdio::{
+        Stdio,
+        json_log::{Limits, LogWriter, Progress},
+        log_files::LogFiles,
+    },
+};
 
 /// A container's log, for whoever reads it.
 #[derive(Debug)]
 pub(crate) struct LogSource {
-    pub(crate) path: PathBuf,
-    pub(crate) limits: Limits,
+    path: PathBuf,
+    limits: Limits,
+    /// Of the run that is logged, or the next one.
+    stdio: Arc<Stdio>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) tty: bool,
+}
+
+impl LogSource {
+    /// Its files as they are.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub(crate) fn open(&self) -> io::Result<LogFiles> {
+        self.stdio.look_at_log(|writer| self.open_beside(writer))
+    }
+
+    /// As [`open`](Self::open), while `writer` stands still; nobody writes when there is
+    /// none.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub(crate) fn open_beside(&self, writer: Option<&LogWriter>) -> io::Result<LogFiles> {
+        LogFiles::open(&self.path, self.limits, writer)
+    }
+}
+
+impl Containers {
+    /// Where a container's log is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](guest_protocol::ErrorKind::NotFound); when its driver keeps
+    /// none.
+    pub(crate) fn log(&self, reference: &str) -> Result<LogSource> {
+        let entry = self.find(reference)?;
+        let container = entry.container();
+        if !keeps_log(&container) {
+            return Err(AgentError::invalid(
+                "configured logging driver does not support reading",
+            ));
+        }
+        Ok(LogSource {
+            path: self.shared.paths.log(&entry.id),
+            limits: log_limits(&container).unwrap_or_default(),
+            stdio: entry.stdio(),
+            progress: entry.log_progress.subscribe(),
+            tty: container.config.tty == Some(true),
+        })
+    }
 }
 
 fn log_driver(container: &Container) -> &str {

@@ -1,7 +1,8 @@
 //! Containers: their records, their life, and the commands run in them.
 //!
 //! [`Containers`] is what the method handlers call. Its parts: [`create`] makes a
-//! record, [`start`] turns it into a process and watches that to its end,
+//! record, [`start`] turns it into a process ([`preparation`], [`process`]),
+//! [`supervision`] watches that to its end, after which [`cleanup`] comes,
 //! [`stop`] ends it, [`pause`] freezes it, [`remove`](mod@remove) clears it away, [`exec`] runs
 //! commands beside it and [`health`] does so by itself. [`update`] changes its limits;
 //! [`stats`], [`top`], [`sizes`] and [`changes`] look at it, [`files`] and [`commit`] take
@@ -16,6 +17,7 @@
 
 mod cgroup;
 mod changes;
+mod cleanup;
 mod commit;
 pub(crate) mod create;
 mod defaults;
@@ -23,6 +25,7 @@ mod events;
 mod exec;
 pub(crate) mod files;
 mod health;
+mod lifecycle;
 mod limits;
 mod log;
 mod mount_points;
@@ -31,6 +34,8 @@ mod networks;
 mod paths;
 mod pause;
 mod ports;
+mod preparation;
+mod process;
 mod propagation;
 mod records;
 mod remove;
@@ -41,6 +46,7 @@ mod spec;
 mod start;
 mod stats;
 mod stop;
+mod supervision;
 mod top;
 mod update;
 mod user_namespace;
@@ -48,6 +54,7 @@ mod volumes;
 
 use std::{
     collections::HashMap,
+    io,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -61,8 +68,9 @@ use guest_protocol::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-pub(crate) use self::{events::Events, log::LogSource, paths::Paths};
+pub(crate) use self::{events::Events, paths::Paths};
 use self::{
+    lifecycle::Lifecycle,
     log::{keeps_log, log_attributes, log_limits},
     records::{Record, Records},
 };
@@ -130,7 +138,7 @@ struct Index {
 #[derive(Debug)]
 struct Entry {
     id: String,
-    lifecycle: tokio::sync::Mutex<()>,
+    lifecycle: Lifecycle,
     record: Mutex<Record>,
     live: Mutex<Live>,
     history: watch::Sender<History>,
@@ -172,7 +180,7 @@ impl Entry {
         };
         Arc::new(Self {
             id: record.container.id.clone(),
-            lifecycle: tokio::sync::Mutex::default(),
+            lifecycle: Lifecycle::default(),
             live: Mutex::new(Live {
                 stdio: new_stdio(&record.container),
                 process: None,
@@ -334,12 +342,28 @@ impl Containers {
                 .remove_and(&container.id, |transaction| leaving.remove_in(transaction))?;
             leaving.done();
         }
+        containers.make_lost_folders();
         containers.clear_leftovers();
         containers
             .shared
             .images
             .collect(&|image| containers.users_of(image))?;
         Ok(containers)
+    }
+
+    /// Makes the folders that a power cut took while their containers were being made:
+    /// a record is there with its folder, or not at all. On a full disk the start tries
+    /// again: others are to be there, to make room.
+    fn make_lost_folders(&self) {
+        for entry in self.entries() {
+            let folder = self.shared.paths.container(&entry.id);
+            match std::fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    tracing::error!("cannot make {}: {error}", folder.display());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Clears away folders without a record and mounts without a process.
@@ -461,7 +485,7 @@ impl Containers {
     pub(crate) fn inspect(&self, reference: &str) -> Result<Container> {
         let entry = self.find(reference)?;
         let mut container = entry.container();
-        container.exec_ids = self.shared.execs.running_in(&entry.id);
+        container.exec_ids = self.shared.execs.unfinished_in(&entry.id);
         Ok(container)
     }
 
@@ -501,26 +525,6 @@ impl Containers {
             history,
             condition,
             runs_before,
-        })
-    }
-
-    /// Where the container's log is.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`]; when its driver keeps none.
-    pub(crate) fn log(&self, reference: &str) -> Result<LogSource> {
-        let entry = self.find(reference)?;
-        let container = entry.container();
-        if !keeps_log(&container) {
-            return Err(AgentError::invalid(
-                "configured logging driver does not support reading",
-            ));
-        }
-        Ok(LogSource {
-            path: self.shared.paths.log(&entry.id),
-            limits: log_limits(&container).unwrap_or_default(),
-            progress: entry.log_progress.subscribe(),
-            tty: container.config.tty == Some(true),
         })
     }
 

@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Containers, Entry, start::unmounted};
+use super::{Containers, Entry, cleanup::unmounted};
 use crate::{error::Result, volumes::Leaving};
 
 impl Containers {

@@ -93,12 +93,12 @@ impl Containers {
         }
         let run = entry.history.borrow().runs;
         self.send(&entry, signal)?;
-        if ends {
+        if signal == SignalNumber::KILL {
+            // Ends a frozen process, too.
+            killed(&entry, run).await?;
+        } else if ends {
             // A frozen process does not act on what it was sent.
             self.resume(&entry)?;
-        }
-        if signal == SignalNumber::KILL {
-            killed(&entry, run).await?;
         }
         Ok(())
     }

@@ -37,15 +37,16 @@ impl Containers {
         })?;
         let running = matches!(container.state.status, Status::Running | Status::Paused);
         let path = entry.cgroup();
+        let mut warnings = Vec::new();
         if running {
             let old = spec::resources::of(&container.host_config);
             let new = spec::resources::of(&host);
-            if let Err(error) = limits::set(&path, &old, &new) {
+            warnings = limits::set(&path, &old, &new).map_err(|error| {
                 // What was set before it goes back to what it was; the error that is
                 // told is the first.
                 let _ = limits::set(&path, &new, &old);
-                return Err(cannot(error));
-            }
+                cannot(error)
+            })?;
         }
         self.change(&entry, |record| {
             // Its other fields may have changed meanwhile, `AutoRemove` for one.
@@ -54,7 +55,7 @@ impl Containers {
             record.container.host_config.auto_remove = auto_remove;
         })?;
         self.tell(&entry, "update", &[]);
-        Ok(Vec::new())
+        Ok(warnings)
     }
 }
 

@@ -2,14 +2,13 @@
 //! whatever the stream says.
 //!
 //! Layers ([`super::import`]) and archives of images ([`super::archive`]) come
-//! through here. What a stream is compressed with is told by its first bytes or by
-//! whoever sends it.
+//! through here. What a stream is compressed with is told by its first bytes, as in
+//! Docker: media types of layers are often wrong, and for some formats there are none.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Cursor, Read};
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
-use guest_protocol::image::Compression;
 use lzma_rust2::XzReader;
 
 /// The largest window that a zstd stream may ask for, as a power of two: 128 MiB,
@@ -19,14 +18,80 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// in use needs more than twice that.
 const XZ_MEMORY_MAX: u32 = 128 * 1024;
 
-/// What is in `stream`.
+/// How a stream is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+    /// xz.
+    Xz,
+    /// bzip2.
+    Bzip2,
+}
+
+impl Compression {
+    /// How many bytes tell which it is.
+    const MAGIC: usize = 10;
+
+    /// What something is compressed with that begins with `head`; if that has fewer
+    /// than [`MAGIC`](Self::MAGIC) bytes, it is all there is.
+    pub(crate) fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, 8, ..] => Self::Gzip,
+            // A frame, or one that decoders skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            // The name of a tar's first file can begin as its header does, so the
+            // first block counts, too, or the end of an empty stream.
+            [
+                b'B',
+                b'Z',
+                b'h',
+                b'1'..=b'9',
+                0x31,
+                0x41,
+                0x59,
+                0x26,
+                0x53,
+                0x59,
+                ..,
+            ]
+            | [
+                b'B',
+                b'Z',
+                b'h',
+                b'1'..=b'9',
+                0x17,
+                0x72,
+                0x45,
+                0x38,
+                0x50,
+                0x90,
+                ..,
+            ] => Self::Bzip2,
+            _ => Self::None,
+        }
+    }
+}
+
+/// What is in `stream`, which may be compressed.
 ///
 /// # Errors
-/// When no decoder can be made. Damage shows when it is read.
+/// When its first bytes cannot be read, or no decoder can be made. Damage shows when it
+/// is read.
 pub(super) fn decompressed(
-    stream: impl BufRead + Send + 'static,
-    compression: Compression,
+    mut stream: impl BufRead + Send + 'static,
 ) -> io::Result<Box<dyn Read + Send>> {
+    let mut head = Vec::with_capacity(Compression::MAGIC);
+    (&mut stream)
+        .take(Compression::MAGIC as u64)
+        .read_to_end(&mut head)?;
+    let compression = Compression::of(&head);
+    let stream = Cursor::new(head).chain(stream);
     Ok(match compression {
         Compression::None => Box::new(stream),
         Compression::Gzip => Box::new(MultiGzDecoder::new(stream)),
@@ -44,9 +109,9 @@ pub(super) fn decompressed(
 mod tests {
     use super::*;
 
-    fn read(stream: &'static [u8], compression: Compression) -> io::Result<Vec<u8>> {
+    fn read(stream: &'static [u8]) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        decompressed(stream, compression)?.read_to_end(&mut bytes)?;
+        decompressed(stream)?.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -62,12 +127,38 @@ mod tests {
         \x06\xfe\x06\x50";
 
     #[test]
+    fn compression_is_told_by_the_first_bytes() {
+        for (head, compression) in [
+            (&[0x1f, 0x8b, 8][..], Compression::Gzip),
+            (&[0x1f, 0x8b, 0], Compression::None),
+            (&[0x28, 0xb5, 0x2f, 0xfd, 0, 0], Compression::Zstd),
+            (&[0x5e, 0x2a, 0x4d, 0x18, 0, 0], Compression::Zstd),
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\xfd7zXZ", Compression::None),
+            (b"BZh91AY&SY", Compression::Bzip2),
+            (b"BZh9\x17\x72\x45\x38\x50\x90", Compression::Bzip2),
+            (b"BZh9/file\0", Compression::None),
+            (b"etc/pa", Compression::None),
+            (b"", Compression::None),
+        ] {
+            assert_eq!(Compression::of(head), compression, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_compressed_stays_as_it_is() {
+        for stream in [&b""[..], b"BZ", b"a name\0and more"] {
+            assert_eq!(read(stream).unwrap(), stream);
+        }
+    }
+
+    #[test]
     fn xz_and_bzip2_are_taken_off() {
         for (stream, compression) in [(XZ, Compression::Xz), (BZIP2, Compression::Bzip2)] {
             assert_eq!(Compression::of(stream), compression);
-            assert_eq!(read(stream, compression).unwrap(), b"text\n");
+            assert_eq!(read(stream).unwrap(), b"text\n");
             let twice: &'static [u8] = [stream, stream].concat().leak();
-            assert_eq!(read(twice, compression).unwrap(), b"text\ntext\n");
+            assert_eq!(read(twice).unwrap(), b"text\ntext\n");
         }
     }
 
@@ -75,13 +166,10 @@ mod tests {
     fn damage_is_an_error() {
         for (stream, compression) in [(XZ, Compression::Xz), (BZIP2, Compression::Bzip2)] {
             let cut: &'static [u8] = &stream[..stream.len() - 3];
-            assert!(read(cut, compression).is_err(), "{compression:?}");
+            assert!(read(cut).is_err(), "{compression:?}");
             let mut changed = stream.to_vec();
             changed[stream.len() / 2] ^= 0x10;
-            assert!(
-                read(changed.leak(), compression).is_err(),
-                "{compression:?}"
-            );
+            assert!(read(changed.leak()).is_err(), "{compression:?}");
         }
     }
 
@@ -95,7 +183,7 @@ mod tests {
         let mut sum = flate2::Crc::new();
         sum.update(&stream[12..20]);
         stream[20..24].copy_from_slice(&sum.sum().to_le_bytes());
-        let error = read(stream.leak(), Compression::Xz).unwrap_err();
+        let error = read(stream.leak()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
     }
 }

@@ -13,7 +13,6 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use guest_protocol::image::Compression;
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -172,35 +171,34 @@ pub(super) struct LayerStream {
 }
 
 impl LayerStream {
-    /// The tar in `incoming`.
-    pub(super) fn new(incoming: Incoming, compression: Compression) -> Result<Self, StreamError> {
+    /// The tar in `incoming`, compressed or not.
+    pub(super) fn new(incoming: Incoming) -> Result<Self, StreamError> {
         let aborted = Arc::clone(&incoming.aborted);
-        Self::open(incoming, compression, aborted)
+        let tar = decompressed(incoming).map_err(|error| StreamError::of(&error))?;
+        Ok(Self::open(tar, aborted))
     }
 
-    /// The tar in `blob`, which is here already.
-    pub(super) fn local(
-        blob: impl BufRead + Send + 'static,
-        compression: Compression,
-    ) -> Result<Self, StreamError> {
-        Self::open(blob, compression, Arc::default())
+    /// The tar in `blob`, which is here already, compressed or not.
+    pub(super) fn local(blob: impl BufRead + Send + 'static) -> Result<Self, StreamError> {
+        let tar = decompressed(blob).map_err(|error| StreamError::of(&error))?;
+        Ok(Self::open(tar, Arc::default()))
     }
 
-    fn open(
-        incoming: impl BufRead + Send + 'static,
-        compression: Compression,
-        aborted: Arc<AtomicBool>,
-    ) -> Result<Self, StreamError> {
-        let inner = decompressed(incoming, compression).map_err(|error| StreamError::of(&error))?;
+    /// A tar that was made here: not compressed, whatever it begins with.
+    pub(super) fn plain(tar: impl Read + Send + 'static) -> Self {
+        Self::open(Box::new(tar), Arc::default())
+    }
+
+    fn open(inner: Box<dyn Read + Send>, aborted: Arc<AtomicBool>) -> Self {
         let hashing = Hashing {
             inner,
             hasher: Sha256::new(),
             length: 0,
             aborted,
         };
-        Ok(Self {
+        Self {
             stream: BufReader::with_capacity(BUFFER, hashing),
-        })
+        }
     }
 
     /// Reads what follows the archive, to the end, and returns digest and length of it

@@ -42,4 +42,4 @@ pub(crate) mod unpack;
 mod tests;
 
 pub(crate) use archive::load::load;
-pub(crate) use store::{ImageStore, ImageUser};
+pub(crate) use store::{ImageStore, ImageUser, name_meant};

@@ -1,10 +1,12 @@
 //! Layers that are made here, of tars whose digests nobody knows before they are
 //! unpacked: imports and commits.
 
-use std::{io::BufRead, sync::Arc};
+use std::{
+    io::{BufRead, Read},
+    sync::Arc,
+};
 
-use guest_protocol::{AgentError, image::Compression, methods::NewLayer};
-
+use guest_protocol::{AgentError, methods::NewLayer};
 use serde_json::Value;
 
 use super::{ImageStore, import::LayerStream, layers::Unpacked, records::Changes};
@@ -43,20 +45,28 @@ impl ImageStore {
         Ok(layer)
     }
 
-    /// Unpacks a tar for [`keep_new`](Self::keep_new). Blocks for as long as the
-    /// bytes take to come. On an error nothing is left.
+    /// Unpacks an archive, a tar that may be compressed, for [`keep_new`](Self::keep_new).
+    /// Blocks for as long as the bytes take to come. On an error nothing is left.
     ///
     /// # Errors
-    /// As [`LayerReservation::import`](super::store::LayerReservation::import).
+    /// As `LayerReservation::import`.
     pub(crate) fn unpack_new(
         &self,
-        tar: impl BufRead + Send + 'static,
-        compression: Compression,
+        archive: impl BufRead + Send + 'static,
     ) -> Result<NewlyUnpacked, AgentError> {
-        let unpacked = self
-            .inner
-            .layers
-            .unpack_new(LayerStream::local(tar, compression))?;
+        let unpacked = self.inner.layers.unpack_new(LayerStream::local(archive))?;
+        Ok(NewlyUnpacked { unpacked })
+    }
+
+    /// The same of a tar that was made here and is not compressed.
+    ///
+    /// # Errors
+    /// As [`unpack_new`](Self::unpack_new).
+    pub(crate) fn unpack_made(
+        &self,
+        tar: impl Read + Send + 'static,
+    ) -> Result<NewlyUnpacked, AgentError> {
+        let unpacked = self.inner.layers.unpack_new(Ok(LayerStream::plain(tar)))?;
         Ok(NewlyUnpacked { unpacked })
     }
 

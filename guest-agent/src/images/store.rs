@@ -1,5 +1,10 @@
 //! The image store: what the agent's handlers call.
+//!
+//! Here: making, listing, naming and removing images. [`lookup`] tells which image a
+//! text means, [`incoming`] brings layers, [`transfer`] serves archives and registries.
 
+mod incoming;
+mod lookup;
 mod transfer;
 
 use std::{
@@ -10,19 +15,17 @@ use std::{
 
 use guest_protocol::{
     AgentError, ErrorKind,
-    image::{Image, Layer, LayerDescriptor, Removed},
-    methods::LayerImported,
-    reference::{Reference, ReferenceError, is_digest},
+    image::{Image, Layer, Removed},
+    reference::Reference,
 };
 use redb::Database;
-use tokio::io::AsyncRead;
 
+pub(crate) use self::lookup::name_meant;
+use self::lookup::{names_of, parse};
 pub(super) use self::transfer::ToSave;
-
 use super::{
-    description::{check_diff_id, check_manifest, diff_ids, digest},
-    import::{self, LayerStream},
-    layers::{ImportLock, Layers},
+    description::{check_manifest, diff_ids, digest},
+    layers::Layers,
     overlay,
     records::{Changes, ImageRecord, Records},
     removal::Removal,
@@ -40,7 +43,7 @@ pub(crate) struct ImageUser {
 /// The images on the data disk. Cheap to clone: clones share one store.
 ///
 /// Every method but [`reserve_layer`](Self::reserve_layer) and
-/// [`LayerReservation::import`] blocks for a disk write at most.
+/// [`LayerReservation::import`](incoming::LayerReservation::import) blocks for a disk write at most.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageStore {
     pub(super) inner: Arc<Inner>,
@@ -52,14 +55,6 @@ pub(super) struct Inner {
     pub(super) layers: Layers,
     /// Held while something is looked at and then changed.
     changing: Mutex<()>,
-}
-
-/// The right to bring one layer, held by one importer at a time.
-#[derive(Debug)]
-pub(crate) struct LayerReservation {
-    inner: Arc<Inner>,
-    layer: LayerDescriptor,
-    lock: ImportLock,
 }
 
 impl ImageStore {
@@ -99,52 +94,6 @@ impl ImageStore {
         let images = store.inner.records.images()?;
         store.drop_unused(images, &[])?;
         Ok(store)
-    }
-
-    /// Of these layers' diff ids, those that are not on disk. Those that are stay
-    /// for a while even when nothing uses them, so that an image can be made of
-    /// them.
-    ///
-    /// # Errors
-    /// When a diff id is none, or the database fails.
-    pub(crate) fn missing(&self, diff_ids: &[String]) -> Result<Vec<String>, AgentError> {
-        for diff_id in diff_ids {
-            check_diff_id(diff_id)?;
-        }
-        let _changing = self.inner.changing();
-        let present = self.inner.records.layers()?;
-        let (here, missing): (Vec<_>, Vec<_>) = diff_ids
-            .iter()
-            .cloned()
-            .partition(|diff_id| present.contains_key(diff_id));
-        for diff_id in &here {
-            self.inner.layers.lease(diff_id);
-        }
-        Ok(missing)
-    }
-
-    /// Asks for the right to bring a layer; waits while somebody else brings the
-    /// same one. `None` when it is on disk.
-    ///
-    /// # Errors
-    /// When the diff id is none, or the database fails.
-    pub(crate) async fn reserve_layer(
-        &self,
-        layer: &LayerDescriptor,
-    ) -> Result<Option<LayerReservation>, AgentError> {
-        check_diff_id(&layer.diff_id)?;
-        let lock = self.inner.layers.lock(&layer.diff_id).await;
-        if self
-            .missing(std::slice::from_ref(&layer.diff_id))?
-            .is_empty()
-        {
-            return Ok(None);
-        }
-        Ok(Some(LayerReservation {
-            inner: Arc::clone(&self.inner),
-            layer: layer.clone(),
-            lock,
-        }))
     }
 
     /// Makes an image of layers that are all there, in one transaction.
@@ -401,140 +350,10 @@ impl ImageStore {
     }
 }
 
-impl LayerReservation {
-    /// Reads the layer's blob (exactly its `size` bytes) from `stream`, unpacks
-    /// it and checks it. Afterwards it is on disk for good, or there is no trace
-    /// of it. Dropping the future aborts the import.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] when the layer is not what its descriptor says or
-    /// tries what no layer may, [`ErrorKind::NoSpace`] when the disk is full,
-    /// [`ErrorKind::Unavailable`] when `stream` fails.
-    pub(crate) async fn import<R>(self, stream: &mut R) -> Result<LayerImported, AgentError>
-    where
-        R: AsyncRead + Unpin + Send,
-    {
-        let Self { inner, layer, lock } = self;
-        let blob = layer.digest.clone();
-        let (outgoing, incoming) = import::channel(layer.size);
-        let unpacking = tokio::task::spawn_blocking(move || {
-            // Kept until all is done, also when nobody waits for it any more.
-            let lock = lock;
-            let stream = LayerStream::new(incoming, layer.compression);
-            inner.import(&layer, &lock, stream)
-        });
-        let fed = outgoing.feed(stream).await;
-        let unpacked = unpacking
-            .await
-            .map_err(|error| AgentError::system(format!("layer {blob}: {error}")))?;
-        if let Err(error) = fed {
-            return Err(AgentError::new(
-                ErrorKind::Unavailable,
-                format!("layer {blob}: the connection failed: {error}"),
-            ));
-        }
-        Ok(LayerImported { size: unpacked? })
-    }
-}
-
 impl Inner {
-    /// Unpacks a layer, blocking. Returns the bytes that its files hold.
-    fn import(
-        &self,
-        layer: &LayerDescriptor,
-        lock: &ImportLock,
-        stream: Result<LayerStream, import::StreamError>,
-    ) -> Result<u64, AgentError> {
-        let size = self.layers.import(layer, stream)?;
-        let _changing = self.changing();
-        self.layers.lease(lock.diff_id());
-        self.records.change(&Changes {
-            put_layers: vec![(lock.diff_id(), size)],
-            ..Changes::default()
-        })?;
-        Ok(size)
-    }
-
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The image that `text` means: by full id, by name, by the beginning of an id.
-    fn find(&self, text: &str) -> Result<(String, ImageRecord), AgentError> {
-        let named = name(text);
-        let id = if is_digest(text) {
-            Some(text.to_owned())
-        } else if is_digest(&format!("sha256:{text}")) {
-            Some(format!("sha256:{text}"))
-        } else {
-            match &named {
-                Ok(reference) => self.records.reference(reference)?,
-                Err(_) => None,
-            }
-        };
-        let found = match id {
-            Some(id) => self.records.image(&id)?.map(|record| (id, record)),
-            None => self.find_by_prefix(text)?,
-        };
-        found
-            .filter(|(_, record)| !record.removed)
-            .ok_or_else(|| match named {
-                Ok(reference) => AgentError::no_such_image(&reference.to_string()),
-                Err(error) if !is_id_like(text) => invalid(text, &error),
-                Err(_) => AgentError::no_such_image(text),
-            })
-    }
-
-    fn find_by_prefix(&self, text: &str) -> Result<Option<(String, ImageRecord)>, AgentError> {
-        if !is_id_like(text) {
-            return Ok(None);
-        }
-        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-        let mut matches = self.records.images()?.into_iter().filter(|(id, record)| {
-            !record.removed
-                && id
-                    .strip_prefix("sha256:")
-                    .is_some_and(|hex| hex.starts_with(prefix))
-        });
-        let first = matches.next();
-        if matches.next().is_some() {
-            return Err(AgentError::invalid(format!(
-                "image id {text} is ambiguous: give more digits of it"
-            )));
-        }
-        Ok(first)
-    }
-}
-
-/// The name that `text` is of the image `id`; none when it is (the beginning of)
-/// its id.
-fn name_meant(text: &str, id: &str) -> Option<Reference> {
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if !hex.is_empty()
-        && id
-            .strip_prefix("sha256:")
-            .is_some_and(|id| id.starts_with(hex))
-    {
-        return None;
-    }
-    name(text).ok()
-}
-
-/// Whether `text` can be the beginning of an id.
-fn is_id_like(text: &str) -> bool {
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    (1..=64).contains(&hex.len())
-        && hex
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn names_of(names: &BTreeMap<Reference, String>, id: &str) -> Vec<Reference> {
-    names
-        .iter()
-        .filter(|(_, named)| *named == id)
-        .map(|(name, _)| name.clone())
-        .collect()
 }
 
 fn image(
@@ -574,22 +393,4 @@ fn image(
             .fold(0, |sum, size| sum.saturating_add(*size)),
         layers,
     })
-}
-
-/// The name that `text` is. Without tag and digest it means `latest`; with both
-/// the digest counts.
-fn name(text: &str) -> Result<Reference, ReferenceError> {
-    let reference = Reference::parse(text)?.or_latest();
-    match reference.digest().map(str::to_owned) {
-        Some(digest) => reference.with_version(&digest),
-        None => Ok(reference),
-    }
-}
-
-fn parse(text: &str) -> Result<Reference, AgentError> {
-    name(text).map_err(|error| invalid(text, &error))
-}
-
-fn invalid(text: &str, error: &ReferenceError) -> AgentError {
-    AgentError::invalid(format!("{error}: {text:?}"))
 }

@@ -111,7 +111,7 @@ pub(crate) async fn shell(
         tty: config.tty,
     };
     let command = execs.create("", config)?;
-    let (subscription, _) = command.stdio().subscribe(streams);
+    let subscription = command.stdio().subscribe(streams);
     Execs::claim(&command)?;
     execs.run(&command, Place::Machine, |_| job, |_| {}).await?;
     Ok((command, subscription))

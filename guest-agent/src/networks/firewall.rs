@@ -11,9 +11,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{
-    Live,
+    Live, options,
     records::{Driver, Record},
-    wanted,
 };
 use crate::{
     error::Result,
@@ -55,7 +54,7 @@ pub(super) fn replace<'a>(networks: impl Iterator<Item = &'a Live>) -> Result<()
 fn table<'a>(records: impl Iterator<Item = &'a Record>) -> Table {
     let bridges: Vec<(String, &Record)> = records
         .filter(|record| record.driver == Driver::Bridge)
-        .map(|record| (wanted::bridge(record), record))
+        .map(|record| (options::bridge(record), record))
         .collect();
     let subnets: Vec<Network> = bridges
         .iter()
@@ -150,7 +149,7 @@ mod tests {
     /// A host at the second address of a network, and the address.
     fn host(machine: &Namespace, record: &Record) -> (Namespace, IpAddr) {
         let inside = new_namespace();
-        let (bridge, subnet) = (wanted::bridge(record), &record.subnets[0]);
+        let (bridge, subnet) = (options::bridge(record), &record.subnets[0]);
         let address = subnet.net.hosts().nth(1).unwrap();
         let near = format!("v{}", record.name);
         machine

@@ -10,14 +10,15 @@ use guest_protocol::{AgentError, docker::EndpointSettings};
 use ipnet::IpNet;
 
 use super::{
-    Inner, Live, Networks, Sandbox, State,
+    Inner, Live, Networks, Sandbox, State, configuration,
     dns::{self, Upstream},
     endpoint::{self, Endpoint},
     links::{End, Links},
     names::ContainerNames,
     namespace::Namespace,
+    options,
     records::{Driver, Record},
-    set_ipv6, wanted,
+    set_ipv6,
 };
 use crate::{
     error::{Context, Result},
@@ -141,6 +142,7 @@ impl Networks {
             .networks
             .get_mut(&id)
             .ok_or_else(|| AgentError::no_such_network(reference))?;
+        configuration::check_endpoint(&network.record)?;
         let endpoint = network.reserve(member, settings, far)?;
         if let Some(namespace) = &namespace
             && network.record.driver == Driver::Bridge
@@ -259,7 +261,7 @@ impl State {
             .get(network)
             .ok_or_else(|| AgentError::no_such_network(network))?
             .record;
-        let prefix = wanted::interface_prefix(record);
+        let prefix = options::interface_prefix(record);
         let used: Vec<&str> = self
             .endpoints(container)
             .map(|(_, endpoint)| endpoint.far.as_str())
@@ -404,17 +406,21 @@ impl Live {
 /// Puts an interface into a container's namespace, and its other end on the bridge.
 fn plug(record: &Record, endpoint: &Endpoint, namespace: &Namespace) -> io::Result<()> {
     use std::os::fd::AsFd;
-    let bridge = wanted::bridge(record);
+    let bridge = options::bridge(record);
     let far = End {
         name: &endpoint.far,
         namespace: namespace.as_fd(),
         mac_address: endpoint.mac_address.unwrap_or_default(),
     };
     let mut links = Links::open()?;
-    links.add_pair(&endpoint.near, &far, wanted::mtu(record))?;
+    links.add_pair(&endpoint.near, &far, options::mtu(record))?;
     let mut set_up = || -> io::Result<()> {
         set_ipv6(&endpoint.near, false)?;
-        links.join_bridge(&endpoint.near, &bridge, wanted::isolates_containers(record))?;
+        links.join_bridge(
+            &endpoint.near,
+            &bridge,
+            options::isolates_containers(record),
+        )?;
         links.bring_up(&endpoint.near)?;
         namespace.run(|| {
             let mut links = Links::open()?;

@@ -1,7 +1,7 @@
 //! Networks of containers.
 //!
 //! Lives here: [`Networks`] (records, who is in which network, names), what users may
-//! ask of a new one ([`wanted`]), [`addresses`], interfaces ([`links`]), a
+//! ask of a new one ([`wanted`], [`options`], [`subnets`], [`configuration`]), [`addresses`], interfaces ([`links`]), a
 //! container's end of a network ([`endpoint`]), what keeps networks apart ([`firewall`]), getting containers in and out
 //! ([`membership`]), and the name server that they ask ([`dns`]).
 //! The method handlers and the containers call it. It knows a container by its id and
@@ -15,6 +15,7 @@
 //! start of the agent, and nothing of those is kept.
 
 mod addresses;
+mod configuration;
 pub(crate) mod dns;
 mod endpoint;
 mod firewall;
@@ -22,7 +23,9 @@ mod links;
 mod membership;
 mod names;
 pub(crate) mod namespace;
+mod options;
 mod records;
+mod subnets;
 mod wanted;
 
 use std::{
@@ -252,6 +255,16 @@ impl Networks {
                 users.join(", ")
             )));
         }
+        let used = network.record.template.is_some()
+            && state
+                .networks
+                .values()
+                .any(|other| other.record.config_from == *name);
+        if used {
+            return Err(AgentError::forbidden(format!(
+                "error while removing network: configuration network \"{name}\" is in use"
+            )));
+        }
         let id = network.record.id.clone();
         self.inner.records.remove(&id)?;
         let Some(network) = state.networks.remove(&id) else {
@@ -277,6 +290,7 @@ impl Networks {
         let state = self.inner.state();
         match state.find(reference) {
             Ok(network) => {
+                configuration::check_endpoint(&network.record)?;
                 endpoint::check(&network.record, settings)?;
                 Ok(Some(network.record.name.clone()))
             }
@@ -336,12 +350,12 @@ fn make_bridge(record: &Record) -> io::Result<()> {
     if record.driver != Driver::Bridge {
         return Ok(());
     }
-    let name = wanted::bridge(record);
+    let name = options::bridge(record);
     let mut links = Links::open()?;
     links.remove(&name)?;
     let id = u32::from_str_radix(record.id.get(..8).unwrap_or_default(), 16).unwrap_or_default();
     let [a, b, c, d] = id.to_be_bytes();
-    links.add_bridge(&name, [0x02, 0x42, a, b, c, d], wanted::mtu(record))?;
+    links.add_bridge(&name, [0x02, 0x42, a, b, c, d], options::mtu(record))?;
     let set_up = |links: &mut Links| -> io::Result<()> {
         set_ipv6(&name, record.has_family(true))?;
         for subnet in &record.subnets {
@@ -361,7 +375,7 @@ fn remove_bridge(record: &Record) {
     if record.driver != Driver::Bridge {
         return;
     }
-    let name = wanted::bridge(record);
+    let name = options::bridge(record);
     if let Err(error) = Links::open().and_then(|mut links| links.remove(&name)) {
         tracing::error!("the bridge {name} is left over: {error}");
     }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::configuration::Template;
 use crate::error::{Context, Result};
 
 /// Id to [`Record`] as JSON.
@@ -59,7 +60,7 @@ pub(crate) struct Subnet {
 }
 
 /// A network as it is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
     pub(crate) id: String,
@@ -74,6 +75,10 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     /// Options of the address management, kept for clients.
     pub(crate) ipam_options: HashMap<String, String>,
+    /// What it is if it is only configuration.
+    pub(crate) template: Option<Template>,
+    /// Name of the network whose configuration it was made of; may be empty.
+    pub(crate) config_from: String,
 }
 
 impl Record {
@@ -96,17 +101,23 @@ impl Record {
                 subnet.auxiliary.iter().map(text).collect()
             }),
         };
+        let subnets = match &self.template {
+            Some(template) => template.subnets.clone(),
+            None => self.subnets.iter().map(config).collect(),
+        };
+        // A network without subnets is none of IPv4 either; clients expect it to be.
+        let ipv4 = self.has_family(false) || self.driver != Driver::Bridge;
+        let template = self.template.as_ref();
         Network {
             id: self.id.clone(),
             name: self.name.clone(),
             created: self.created,
             driver: self.driver.as_str().to_owned(),
-            // A network without subnets is none of IPv4 either; clients expect it to be.
-            ipv4: self.has_family(false) || self.driver != Driver::Bridge,
-            ipv6: self.has_family(true),
+            ipv4: template.map_or(ipv4, |template| template.ipv4),
+            ipv6: template.map_or(self.has_family(true), |template| template.ipv6),
             ipam: Ipam {
                 driver: Some("default".to_owned()),
-                config: Some(self.subnets.iter().map(config).collect()),
+                config: Some(subnets),
                 options: Some(self.ipam_options.clone()),
             },
             internal: self.internal,
@@ -114,6 +125,8 @@ impl Record {
             options: self.options.clone(),
             labels: self.labels.clone(),
             containers: BTreeMap::new(),
+            config_only: self.template.is_some(),
+            config_from: self.config_from.clone(),
         }
     }
 }

@@ -1,36 +1,23 @@
-//! What a user asks of a new network, checked and completed: its subnets, its
-//! gateways, its driver's options.
+//! What a user asks of a new network, checked and completed. Its driver's
+//! [`options`] and its [`subnets`] are looked at in
+//! modules of their own.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use guest_protocol::{
     AgentError, ErrorKind,
-    docker::{IpamConfig, NetworkCreateRequest},
+    docker::NetworkCreateRequest,
     network::{DEFAULT_NETWORK, is_predefined},
 };
 use ipnet::IpNet;
 
 use super::{
-    addresses,
+    addresses, configuration,
+    options::{self, BRIDGE_NAME, ICC, MTU},
     records::{Driver, Record, Subnet},
+    subnets::{Families, subnets},
 };
 use crate::{clock, error::Result};
-
-/// The bridge's name in the machine.
-const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-/// Whether its containers may talk to each other.
-const ICC: &str = "com.docker.network.bridge.enable_icc";
-/// The largest packet, in bytes.
-const MTU: &str = "com.docker.network.driver.mtu";
-/// What names of interfaces in containers begin with.
-const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
-
-/// Options that are true or false. Masquerading means nothing here, since there is
-/// nothing behind the machine's own addresses, but files that people have set it.
-const FLAGS: [&str; 2] = [ICC, "com.docker.network.bridge.enable_ip_masquerade"];
-
-/// Names of interfaces have 15 bytes at most (`IFNAMSIZ`).
-const LONGEST_INTERFACE: usize = 15;
 
 /// The longest name of a network, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -79,14 +66,20 @@ pub(super) fn predefined() -> [Record; 3] {
 /// # Errors
 /// In Docker's words.
 pub(super) fn record<'a>(
-    request: NetworkCreateRequest,
+    mut request: NetworkCreateRequest,
     id: String,
     others: impl Iterator<Item = &'a Record>,
 ) -> Result<Record> {
     check_name(&request.name)?;
+    let others: Vec<&Record> = others.collect();
+    if request.config_only == Some(true) {
+        return configuration::record(request, id);
+    }
+    let config_from = configuration::source(&request).unwrap_or_default();
     check_kind(&request)?;
+    configuration::complete(&mut request, &others)?;
     let options: BTreeMap<String, String> = request.options.into_iter().flatten().collect();
-    check_options(&options)?;
+    options::check(&options)?;
     let ipam = request.ipam.unwrap_or_default();
     match ipam.driver.as_deref().unwrap_or_default() {
         "" | "default" => {}
@@ -96,9 +89,8 @@ pub(super) fn record<'a>(
             )));
         }
     }
-    let others: Vec<&Record> = others.collect();
     if let Some(name) = options.get(BRIDGE_NAME)
-        && others.iter().any(|other| bridge(other) == *name)
+        && others.iter().any(|other| options::bridge(other) == *name)
     {
         return Err(AgentError::forbidden(format!(
             "networks have same bridge name: {name}"
@@ -125,6 +117,8 @@ pub(super) fn record<'a>(
         options,
         labels: request.labels.into_iter().flatten().collect(),
         ipam_options: ipam.options.unwrap_or_default(),
+        template: None,
+        config_from,
     })
 }
 
@@ -186,257 +180,15 @@ fn check_kind(request: &NetworkCreateRequest) -> Result<()> {
             "cannot create a swarm scoped network when swarm is not active",
         ));
     }
-    let source = request.config_from.as_ref();
-    let source = source.and_then(|source| source.network.as_deref());
-    if let Some(source) = source.filter(|source| !source.is_empty()) {
-        return Err(AgentError::new(
-            ErrorKind::NotFound,
-            format!("configuration network \"{source}\" does not exist"),
-        ));
-    }
-    if request.config_only == Some(true) {
-        return Err(AgentError::invalid(
-            "networks that are only configuration are not supported",
-        ));
-    }
     Ok(())
-}
-
-fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
-    let refuse = |name: &str, value: &str, why: &str| {
-        Err(AgentError::invalid(format!(
-            "failed to parse {name} value: {value:?} ({why})"
-        )))
-    };
-    for (name, value) in options {
-        match name.as_str() {
-            flag if FLAGS.contains(&flag) && parse_flag(value).is_none() => {
-                return refuse(name, value, "it is neither true nor false");
-            }
-            // The smallest that IPv4 allows, and the largest of a virtual interface.
-            MTU if !value
-                .parse()
-                .is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)) =>
-            {
-                return refuse(name, value, "it is not from 68 to 65535");
-            }
-            BRIDGE_NAME | INTERFACE_PREFIX => {
-                let room = if name == BRIDGE_NAME { 0 } else { 3 };
-                let valid = (1..=LONGEST_INTERFACE - room).contains(&value.len())
-                    && value.bytes().all(|byte| {
-                        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
-                    })
-                    && !matches!(value.as_str(), "." | ".." | "lo");
-                if !valid {
-                    return refuse(name, value, "it is no interface's name");
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn parse_flag(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "t" | "true" => Some(true),
-        "0" | "f" | "false" => Some(false),
-        _ => None,
-    }
-}
-
-/// The bridge's name in the machine.
-pub(super) fn bridge(record: &Record) -> String {
-    record
-        .options
-        .get(BRIDGE_NAME)
-        .cloned()
-        .unwrap_or_else(|| format!("br-{}", record.id.get(..12).unwrap_or_default()))
-}
-
-/// Whether containers in it are kept from each other.
-pub(super) fn isolates_containers(record: &Record) -> bool {
-    let icc = record.options.get(ICC).map(String::as_str);
-    icc.and_then(parse_flag) == Some(false)
-}
-
-/// The largest packet, in bytes, if the kernel's default is not to be it.
-pub(super) fn mtu(record: &Record) -> Option<u32> {
-    record.options.get(MTU)?.parse().ok()
-}
-
-/// What the names of its interfaces in containers begin with.
-pub(super) fn interface_prefix(record: &Record) -> &str {
-    record
-        .options
-        .get(INTERFACE_PREFIX)
-        .map_or("eth", String::as_str)
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Families {
-    ipv4: bool,
-    ipv6: bool,
-}
-
-/// The subnets that were chosen, and those that nobody chose.
-fn subnets(
-    configs: Vec<IpamConfig>,
-    wanted: Families,
-    id: &str,
-    taken: &[IpNet],
-) -> Result<Vec<Subnet>> {
-    if !wanted.ipv4 && !wanted.ipv6 {
-        return Err(AgentError::invalid(
-            "IPv4 or IPv6 must be enabled for a network",
-        ));
-    }
-    let mut subnets: Vec<Subnet> = Vec::new();
-    for config in configs {
-        // Clients send one without anything in it.
-        if config == IpamConfig::default() {
-            continue;
-        }
-        let subnet = chosen(config)?;
-        let ipv6 = subnet.gateway.is_ipv6();
-        let on = if ipv6 { wanted.ipv6 } else { wanted.ipv4 };
-        if !on {
-            let family = if ipv6 { "IPv6" } else { "IPv4" };
-            return Err(AgentError::invalid(format!(
-                "invalid network config:\n{family} subnet {} is configured but {family} is not \
-                 enabled",
-                subnet.net
-            )));
-        }
-        if subnets.iter().any(|other| other.gateway.is_ipv6() == ipv6) {
-            return Err(AgentError::invalid(
-                "bridge driver doesn't support multiple subnets",
-            ));
-        }
-        let overlaps = addresses::is_reserved(&subnet.net)
-            || taken
-                .iter()
-                .any(|other| addresses::overlap(&subnet.net, other));
-        if overlaps {
-            return Err(AgentError::forbidden(
-                "invalid pool request: Pool overlaps with other one on this address space",
-            ));
-        }
-        subnets.push(subnet);
-    }
-    let missing = |subnets: &[Subnet], ipv6: bool| {
-        !subnets
-            .iter()
-            .any(|subnet| subnet.gateway.is_ipv6() == ipv6)
-    };
-    if wanted.ipv4 && missing(&subnets, false) {
-        let subnet = addresses::free_subnet(taken).ok_or_else(|| {
-            AgentError::invalid("all predefined address pools have been fully subnetted")
-        })?;
-        subnets.insert(0, completed(subnet, None, None, BTreeMap::new(), false)?);
-    }
-    if wanted.ipv6 && missing(&subnets, true) {
-        let subnet = addresses::local_subnet(id);
-        if taken.iter().any(|other| addresses::overlap(&subnet, other)) {
-            return Err(AgentError::forbidden(
-                "invalid pool request: Pool overlaps with other one on this address space",
-            ));
-        }
-        subnets.push(completed(subnet, None, None, BTreeMap::new(), false)?);
-    }
-    Ok(subnets)
-}
-
-/// A subnet that a user chose.
-fn chosen(config: IpamConfig) -> Result<Subnet> {
-    let refuse =
-        |problem: String| AgentError::invalid(format!("invalid network config:\n{problem}"));
-    let text = config
-        .subnet
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| {
-            refuse("an ip-range, a gateway or an auxiliary address takes a subnet".to_owned())
-        })?;
-    let network = |what: &str, text: &str| -> Result<IpNet> {
-        let network: IpNet = text.parse().map_err(|_| {
-            refuse(format!(
-                "invalid {what} {text}: invalid CIDR block notation"
-            ))
-        })?;
-        if network.trunc() != network {
-            return Err(refuse(format!(
-                "invalid {what} {network}: it should be {}",
-                network.trunc()
-            )));
-        }
-        Ok(network)
-    };
-    let subnet = network("subnet", &text)?;
-    let range = match config.ip_range.filter(|text| !text.is_empty()) {
-        Some(text) => {
-            let range = network("ip-range", &text)?;
-            if !subnet.contains(&range) {
-                return Err(refuse(format!(
-                    "invalid ip-range {range}: it is not in the subnet {subnet}"
-                )));
-            }
-            Some(range)
-        }
-        None => None,
-    };
-    let address = |what: &str, text: &str| -> Result<IpAddr> {
-        let address: IpAddr = text
-            .parse()
-            .map_err(|_| refuse(format!("invalid {what} {text}: invalid address")))?;
-        if !subnet.contains(&address) {
-            return Err(refuse(format!(
-                "invalid {what} {address}: it is not in the subnet {subnet}"
-            )));
-        }
-        Ok(address)
-    };
-    let gateway = config
-        .gateway
-        .filter(|text| !text.is_empty())
-        .map(|text| address("gateway", &text))
-        .transpose()?;
-    let auxiliary = config
-        .auxiliary_addresses
-        .into_iter()
-        .flatten()
-        .map(|(name, text)| Ok((name, address("auxiliary address", &text)?)))
-        .collect::<Result<_>>()?;
-    completed(subnet, range, gateway, auxiliary, true)
-}
-
-fn completed(
-    subnet: IpNet,
-    range: Option<IpNet>,
-    gateway: Option<IpAddr>,
-    auxiliary: BTreeMap<String, IpAddr>,
-    chosen: bool,
-) -> Result<Subnet> {
-    let gateway = gateway
-        .or_else(|| {
-            addresses::default_gateway(&subnet, range.as_ref(), auxiliary.values().copied())
-        })
-        .ok_or_else(|| {
-            AgentError::invalid(format!("the subnet {subnet} has no address for a gateway"))
-        })?;
-    Ok(Subnet {
-        net: subnet,
-        range,
-        gateway,
-        auxiliary,
-        chosen,
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::docker::Ipam;
+    use guest_protocol::docker::{Ipam, IpamConfig};
 
     use super::*;
+    use crate::networks::options::{INTERFACE_PREFIX, bridge};
 
     fn request(configs: &[(&str, &str, &str)]) -> NetworkCreateRequest {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

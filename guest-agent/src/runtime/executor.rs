@@ -1,8 +1,8 @@
 //! The last steps inside a container, before its program takes over.
 //!
 //! libcontainer calls [`ConfiningExecutor`] in the new process once everything
-//! else is set up. It finds the program, waits for the start, installs the
-//! system call filter, drops the capabilities that only that needed, and
+//! else is set up. It finds the program, waits until an exec's terminal is ready,
+//! installs the system call filter, drops the capabilities that only that needed, and
 //! executes. What goes wrong is reported in Docker's words.
 
 use std::{
@@ -105,6 +105,8 @@ pub(super) struct ConfiningExecutor {
     capabilities: HashSet<Capability>,
     seccomp: Option<Filters>,
     status: Status,
+    /// Whether the agent says when the program may be executed.
+    waits: bool,
 }
 
 impl ConfiningExecutor {
@@ -129,7 +131,13 @@ impl ConfiningExecutor {
             capabilities,
             seccomp,
             status,
+            waits: false,
         })
+    }
+
+    /// The same, which executes the program only once the agent says so, if `waits`.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        Self { waits, ..self }
     }
 
     fn confine(&self) -> Result<()> {
@@ -178,6 +186,9 @@ impl Executor for ConfiningExecutor {
             ExecutorError::Other(error.message)
         };
         let (program, args) = find_program(self.purpose, spec).map_err(fail)?;
+        if self.waits {
+            self.status.wait_for_start().map_err(fail)?;
+        }
         self.confine().map_err(fail)?;
         let error = execute(&program, args, environment(spec));
         Err(fail(execution_error(self.purpose, &program, &error)))

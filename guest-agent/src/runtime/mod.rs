@@ -44,6 +44,9 @@ use crate::{
 /// The argument that makes this program the runtime process.
 pub(crate) const ARGUMENT: &str = "runtime";
 
+/// What lets a process go that waits before it executes its program.
+const START: &[u8] = b"s";
+
 /// The largest report, in bytes.
 const LONGEST_REPORT: usize = 16 * 1024;
 
@@ -79,6 +82,44 @@ impl Runtime {
     /// # Errors
     /// Why the process could not be made.
     pub(crate) async fn create(&self, job: &Job, stdio: Option<ProcessEnds>) -> Result<Created> {
+        created(self.begin(job, stdio)?).await
+    }
+
+    /// As [`create`](Self::create), for a process with a terminal that it sends to
+    /// `console`. What `prepare` makes of the terminal's master is made before the
+    /// program runs, an exec's, too.
+    ///
+    /// # Errors
+    /// Why the process could not be made, or its terminal not be prepared.
+    pub(crate) async fn create_with_terminal<T>(
+        &self,
+        job: &Job,
+        console: &ConsoleSocket,
+        prepare: impl FnOnce(OwnedFd) -> Result<T>,
+    ) -> Result<(Created, T)> {
+        let status = self.begin(job, None)?;
+        let mut ready = status.clone();
+        let receive = async {
+            let master = match console.receive().await {
+                Ok(master) => master,
+                // The runtime knows better why, and is about to say so.
+                Err(error) => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    return Err(error).context("the terminal did not arrive");
+                }
+            };
+            let terminal = prepare(master)?;
+            if matches!(job, Job::Exec { .. }) {
+                // A failure means that the process ended, which its report explains.
+                let _ = ready.write_all(START).await;
+            }
+            Ok(terminal)
+        };
+        tokio::try_join!(created(status), receive)
+    }
+
+    /// Has the runtime begin with `job`; gives the line on which it reports.
+    fn begin(&self, job: &Job, stdio: Option<ProcessEnds>) -> Result<AsyncFile> {
         let (status, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -106,43 +147,7 @@ impl Runtime {
         )
         .context("the container runtime does not answer")?;
         drop((theirs, stdio));
-
-        let mut status = AsyncFile::new(status).context("cannot poll a socket")?;
-        match next_report(&mut status).await? {
-            Some(Report::Created { pid }) => {
-                let pid = Pid::from_raw(pid).ok_or_else(|| {
-                    AgentError::system("the container runtime reported no process")
-                })?;
-                Ok(Created { pid, status })
-            }
-            Some(Report::Failed(error)) => Err(error),
-            None => Err(AgentError::system(
-                "the container runtime ended before it made the process",
-            )),
-        }
-    }
-
-    /// As [`create`](Self::create), for a process with a terminal that it sends to
-    /// `console`; also gives the terminal's master.
-    ///
-    /// # Errors
-    /// Why the process could not be made.
-    pub(crate) async fn create_with_terminal(
-        &self,
-        job: &Job,
-        console: &ConsoleSocket,
-    ) -> Result<(Created, OwnedFd)> {
-        let receive = async {
-            match console.receive().await {
-                Ok(master) => Ok(master),
-                // The runtime knows better why, and is about to say so.
-                Err(error) => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    Err(error).context("the terminal did not arrive")
-                }
-            }
-        };
-        tokio::try_join!(self.create(job, None), receive)
+        AsyncFile::new(status).context("cannot poll a socket")
     }
 
     fn send(&self, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -166,12 +171,27 @@ impl Created {
     /// Why the program could not be executed; the process is gone then.
     pub(crate) async fn start(mut self) -> Result<()> {
         // A failure means that the other side ended, which its report explains.
-        let _ = self.status.write_all(b"s").await;
+        let _ = self.status.write_all(START).await;
         match next_report(&mut self.status).await? {
             // Every copy of the socket is closed: the last by the kernel, at exec.
             None | Some(Report::Created { .. }) => Ok(()),
             Some(Report::Failed(error)) => Err(error),
         }
+    }
+}
+
+/// Waits until the process is there.
+async fn created(mut status: AsyncFile) -> Result<Created> {
+    match next_report(&mut status).await? {
+        Some(Report::Created { pid }) => {
+            let pid = Pid::from_raw(pid)
+                .ok_or_else(|| AgentError::system("the container runtime reported no process"))?;
+            Ok(Created { pid, status })
+        }
+        Some(Report::Failed(error)) => Err(error),
+        None => Err(AgentError::system(
+            "the container runtime ended before it made the process",
+        )),
     }
 }
 

@@ -265,9 +265,11 @@ fn builder(
     confinement: &Confinement,
     status: &Status,
 ) -> Result<ContainerBuilder> {
-    let builder = ContainerBuilder::new(id, SyscallType::Linux).with_executor(
-        ConfiningExecutor::new(purpose, confinement, status.clone())?,
-    );
+    // A container's program waits for its start in any case; an exec's would run before
+    // the agent has its terminal, and find it without a size.
+    let waits = tty && purpose == Purpose::Exec;
+    let executor = ConfiningExecutor::new(purpose, confinement, status.clone())?.waiting(waits);
+    let builder = ContainerBuilder::new(id, SyscallType::Linux).with_executor(executor);
     Ok(if tty {
         builder
     } else {

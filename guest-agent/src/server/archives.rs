@@ -1,12 +1,18 @@
 //! Calls that carry what is in containers, and tars that become layers.
 
-use std::result::Result as StdResult;
+use std::{
+    result::Result as StdResult,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use guest_protocol::{
     frame::FrameError,
     methods::{
         Committed, ContainerArchiveGet, ContainerArchivePut, ContainerCommit, ContainerExport,
-        ContainerPathStat, LayerImportNew,
+        ContainerPathStat,
     },
     volume::PathStat,
 };
@@ -63,7 +69,8 @@ pub(super) async fn get(
             None => packing.await,
         }
     };
-    let (sent, packed) = tokio::join!(pieces.send(connection), packing);
+    let in_the_way = || containers.is_held_up(&call.container);
+    let (sent, packed) = tokio::join!(pieces.send(connection, in_the_way), packing);
     sent?;
     reply(connection, packed).await
 }
@@ -83,8 +90,15 @@ pub(super) async fn put(
         keep_folders: call.keep_folders,
         chown: call.chown,
     };
-    let result = stream::receive(connection, |source| {
-        containers.unpack(&call.container, how, move || source)
+    // Before it is read it waits itself.
+    let begun = Arc::new(AtomicBool::new(false));
+    let in_the_way = || begun.load(Ordering::Relaxed) && containers.is_held_up(&call.container);
+    let begins = Arc::clone(&begun);
+    let result = stream::receive(connection, in_the_way, |source| {
+        containers.unpack(&call.container, how, move || {
+            begins.store(true, Ordering::Relaxed);
+            source
+        })
     })
     .await;
     reply(connection, result).await
@@ -104,7 +118,8 @@ pub(super) async fn export(
         Err(error) => return reply::<()>(connection, Err(error)).await,
     };
     reply(connection, Ok(())).await?;
-    let result = stream::send(connection, |sink| {
+    let in_the_way = || containers.is_held_up(&call.container);
+    let result = stream::send(connection, in_the_way, |sink| {
         containers.export(&call.container, move || sink)
     })
     .await?;
@@ -117,7 +132,6 @@ pub(super) async fn commit(agent: &Agent, call: &ContainerCommit) -> Result<Comm
 
 pub(super) async fn import(
     agent: &Agent,
-    call: &LayerImportNew,
     connection: &mut Connection,
 ) -> StdResult<(), FrameError> {
     let images = match agent.storage() {
@@ -125,12 +139,15 @@ pub(super) async fn import(
         Err(error) => return reply::<()>(connection, Err(error)).await,
     };
     reply(connection, Ok(())).await?;
-    let compression = call.compression;
-    let imported = stream::receive(connection, |source| async {
-        let store = images.clone();
-        let unpacked = stream::blocking(move || store.unpack_new(source, compression)).await?;
-        images.keep_new(unpacked).await
-    })
+    let imported = stream::receive(
+        connection,
+        || false,
+        |source| async {
+            let store = images.clone();
+            let unpacked = stream::blocking(move || store.unpack_new(source)).await?;
+            images.keep_new(unpacked).await
+        },
+    )
     .await;
     reply(connection, imported).await
 }

@@ -19,12 +19,13 @@ use super::{Connection, hung_up, reply};
 use crate::{
     agent::Agent,
     containers::Containers,
-    error::Result,
-    exec::Command,
+    error::{Context, Result},
+    exec::{Command, Execs},
     hangup::Hangup,
     stdio::{
         AttachEnd, Stdio, Streams, Subscription,
         detach_keys::DetachKeys,
+        json_log::LogWriter,
         log_reader::{self, Selection},
     },
 };
@@ -145,35 +146,39 @@ pub(super) async fn attach(
         let containers = containers(agent)?;
         let keys = DetachKeys::parse(&call.detach_keys)?;
         let stdio = containers.attachable(&call.container)?;
-        let (subscription, logged) = stdio.subscribe(streams);
-        Ok((containers, keys, stdio, subscription, logged))
+        // One that keeps no log has none to show.
+        let log = call.logs.then(|| containers.log(&call.container).ok());
+        let log = log.flatten();
+        let look = |writer: Option<&LogWriter>| log.as_ref().map(|log| log.open_beside(writer));
+        let (files, subscription) = if call.stream {
+            let (files, subscription) = stdio.subscribe_after(streams, look);
+            (files, Some(subscription))
+        } else {
+            (stdio.look_at_log(look), None)
+        };
+        let files = files
+            .transpose()
+            .context("cannot open the container's log")?;
+        Ok((containers, keys, stdio, log.zip(files), subscription))
     };
-    let (containers, keys, stdio, subscription, logged) = match prepare() {
+    let (containers, keys, stdio, log, subscription) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => return reply::<Attached>(connection, Err(error)).await,
     };
     reply(connection, Ok(Attached { tty: stdio.tty() })).await?;
     containers.attached(&call.container);
-    if call.logs {
+    if let Some((log, files)) = log {
         let selection = Selection {
             stdout: call.stdout,
             stderr: call.stderr,
-            up_to: call.stream.then_some(logged),
+            unfinished: call.stream,
             ..Selection::default()
         };
-        if let Ok(log) = containers.log(&call.container) {
-            log_reader::copy(
-                &log.path,
-                log.limits,
-                log.progress,
-                selection,
-                log.tty,
-                connection,
-            )
-            .await?;
-        }
+        log_reader::copy(files, log.progress, selection, log.tty, connection).await?;
     }
-    if call.stream && carry(&stdio, subscription, connection, keys).await == AttachEnd::Detached {
+    if let Some(subscription) = subscription
+        && carry(&stdio, subscription, connection, keys).await == AttachEnd::Detached
+    {
         containers.detached(&call.container);
     }
     Ok(())
@@ -203,8 +208,13 @@ pub(super) async fn logs(
     call: &ContainerLogs,
     connection: &mut Connection,
 ) -> StdResult<(), FrameError> {
-    let log = match containers(agent).and_then(|containers| containers.log(&call.container)) {
-        Ok(log) => log,
+    let open = || {
+        let log = containers(agent)?.log(&call.container)?;
+        let files = log.open().context("cannot open the container's log")?;
+        Ok((files, log))
+    };
+    let (files, log) = match open() {
+        Ok(opened) => opened,
         Err(error) => return reply::<Attached>(connection, Err(error)).await,
     };
     reply(connection, Ok(Attached { tty: log.tty })).await?;
@@ -217,17 +227,10 @@ pub(super) async fn logs(
         timestamps: call.timestamps,
         tail: call.tail,
         details: call.details,
-        up_to: None,
+        unfinished: false,
     };
     let (mut host, mut output) = tokio::io::split(connection);
-    let copied = log_reader::copy(
-        &log.path,
-        log.limits,
-        log.progress,
-        selection,
-        log.tty,
-        &mut output,
-    );
+    let copied = log_reader::copy(files, log.progress, selection, log.tty, &mut output);
     tokio::select! {
         copied = copied => copied.map_err(FrameError::Io),
         // A container that writes nothing would keep its followers for ever.
@@ -260,9 +263,9 @@ pub(super) async fn start_exec(
     let streams = Streams {
         stdin: config.attach_stdin,
         stdout: config.attach_stdout,
-        stderr: config.attach_stderr,
+        stderr: config.attach_stderr && !call.raw,
     };
-    let (subscription, _) = command.stdio().subscribe(streams);
+    let subscription = command.stdio().subscribe(streams).framed(!call.raw);
     // Before it runs, as Docker does: clients that read the reply's headers with a
     // buffer would lose output that comes with them.
     reply(connection, Ok(Attached { tty })).await?;
@@ -270,7 +273,7 @@ pub(super) async fn start_exec(
         Ok(()) => carry_exec(&command, subscription, connection).await,
         Err(error) => {
             let text = format!("{}\r\n", error.message);
-            if !tty {
+            if !call.raw {
                 let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
                 connection.write_all(&[1, 0, 0, 0]).await?;
                 connection.write_all(&length.to_be_bytes()).await?;
@@ -285,6 +288,10 @@ pub(super) async fn start_exec(
 fn startable(agent: &Agent, call: &ExecStart) -> Result<Arc<Command>> {
     let command = agent.execs.find(&call.exec)?;
     containers(agent)?.check_exec(&command)?;
+    if call.detach {
+        // Otherwise it is told on the connection.
+        Execs::check_unclaimed(&command)?;
+    }
     if let Some([height, width]) = call.console_size {
         command.stdio().resize(height, width);
     }

@@ -6,12 +6,12 @@ use std::{result::Result as StdResult, time::Duration};
 use guest_protocol::{
     container::Event,
     frame::{self, FrameError},
-    methods::Events,
+    methods::{Events, Pruned},
 };
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Connection, containers::containers, hung_up, reply};
-use crate::{agent::Agent, clock};
+use crate::{agent::Agent, clock, error::Result};
 
 pub(super) async fn tell(
     agent: &Agent,
@@ -41,6 +41,13 @@ pub(super) async fn tell(
             Err(RecvError::Lagged(lost)) => tracing::warn!("a listener missed {lost} events"),
         }
     }
+}
+
+pub(super) fn pruned(agent: &Agent, call: &Pruned) -> Result<()> {
+    containers(agent)?
+        .events()
+        .pruned(&call.kind, call.reclaimed);
+    Ok(())
 }
 
 /// Waits until the clock shows `time`, which the host may set meanwhile.

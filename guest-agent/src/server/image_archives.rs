@@ -34,6 +34,9 @@ pub(super) async fn save(
         .and_then(|storage| tokio::task::block_in_place(|| storage.images.save(&call.references)));
     match prepared {
         Ok(archive) => {
+            for id in archive.images() {
+                tell(agent, id, "save");
+            }
             reply(connection, Ok(())).await?;
             send(connection, move |output| archive.write(output)).await
         }
@@ -113,24 +116,40 @@ pub(super) async fn load(
             () = feeding => work.await,
         }
     };
-    let events = storage.containers.events();
-    let telling = tell(&mut outgoing, steps, |id, name| {
-        events.image(id, "load", name);
-    });
+    let telling = pass_on(&mut outgoing, steps, |id| tell(agent, id, "load"));
     let (result, told) = tokio::join!(loading, telling);
     told?;
     frame::write(&mut outgoing, &Reply::from(result.map(|()| LoadStep::Done))).await
 }
 
-async fn tell(
+/// Tells that `action` happened to the image `id`.
+fn tell(agent: &Agent, id: &str, action: &str) {
+    let told = agent.storage().and_then(|storage| {
+        let image = storage.images.resolve(id)?;
+        let events = storage.containers.events();
+        events.image(&image, id, action, id);
+        Ok(())
+    });
+    // Removed by now, which is told, too.
+    if let Err(error) = told {
+        tracing::info!("no event tells of {action} of the image {id}: {error}");
+    }
+}
+
+async fn pass_on(
     stream: &mut (impl AsyncWrite + Unpin),
     mut steps: mpsc::Receiver<LoadStep>,
-    loaded: impl Fn(&str, &str),
+    loaded: impl Fn(&str),
 ) -> StdResult<(), FrameError> {
     let mut result = Ok(());
+    let mut last = None;
     while let Some(step) = steps.recv().await {
-        if let LoadStep::Loaded { id, name } = &step {
-            loaded(id, name.as_deref().unwrap_or(id));
+        // Once with all its names.
+        if let LoadStep::Loaded { id, .. } = &step
+            && last.as_ref() != Some(id)
+        {
+            loaded(id);
+            last = Some(id.clone());
         }
         // Read on when the host is gone: images that are there are announced.
         if result.is_ok() {

@@ -9,10 +9,11 @@ use guest_protocol::{
         ImageCreate, ImageDocuments, ImageInspect, ImagePushed, ImageRemove, ImageTag, LayerBlobs,
         LayerBlobsKeep, LayerImport, LayerWanted, LayersMissing,
     },
+    reference::Reference,
 };
 
 use super::{Connection, reply};
-use crate::{agent::Agent, error::Result};
+use crate::{agent::Agent, error::Result, images::name_meant};
 
 pub(super) fn missing(agent: &Agent, call: &LayersMissing) -> Result<Vec<String>> {
     agent.storage()?.images.missing(&call.diff_ids)
@@ -49,24 +50,36 @@ pub(super) fn create(agent: &Agent, call: &ImageCreate) -> Result<Image> {
         )
     })?;
     let events = storage.containers.events();
-    let name = call.references.first().unwrap_or(&image.id);
-    if call.origin == Origin::Pull {
-        events.image(&image.id, "pull", name);
-        return Ok(image);
-    }
-    for name in &call.references {
-        events.image(&image.id, "tag", name);
-    }
+    let tagged = || {
+        for name in &call.references {
+            events.image(&image, &image.id, "tag", name);
+        }
+    };
     match &call.origin {
-        Origin::Pull => {}
-        Origin::Import => events.image(&image.id, "import", &image.id),
+        Origin::Pull => {
+            // By its tag, if it has one.
+            let name = call.references.last().unwrap_or(&image.id);
+            events.image(&image, name, "pull", &repository(name));
+        }
+        Origin::Import => {
+            events.image(&image, &image.id, "import", &image.id);
+            tagged();
+        }
         Origin::Commit { container, comment } => {
+            events.image(&image, &image.id, "create", &image.id);
+            tagged();
             let reference = call.references.first().map_or("", String::as_str);
             let containers = &storage.containers;
             containers.tell_commit(container, comment, &image.id, reference);
         }
     }
     Ok(image)
+}
+
+/// A name without tag and digest.
+fn repository(name: &str) -> String {
+    let reference = Reference::parse(name);
+    reference.map_or_else(|_| name.to_owned(), |name| name.familiar_name())
 }
 
 pub(super) fn list(agent: &Agent) -> Result<Vec<Image>> {
@@ -84,7 +97,7 @@ pub(super) fn tag(agent: &Agent, call: &ImageTag) -> Result<()> {
     storage
         .containers
         .events()
-        .image(&image.id, "tag", &call.name);
+        .image(&image, &image.id, "tag", &call.name);
     Ok(())
 }
 
@@ -94,12 +107,19 @@ pub(super) fn remove(agent: &Agent, call: &ImageRemove) -> Result<Vec<Removed>> 
     let users = |id: &str| storage.containers.users_of(id);
     let removed =
         tokio::task::block_in_place(|| storage.images.remove(&call.reference, call.force, &users))?;
-    for step in &removed {
-        let (action, name) = match step {
-            Removed::Untagged(name) => ("untag", name),
-            Removed::Deleted(id) => ("delete", id),
-        };
-        storage.containers.events().image(&image.id, action, name);
+    let events = storage.containers.events();
+    // Docker does not tell of the digests that go with a repository's last tag.
+    let untagged = match name_meant(&call.reference, &image.id) {
+        Some(_) => 1,
+        None => usize::MAX,
+    };
+    let is_name = |step: &&Removed| matches!(step, Removed::Untagged(_));
+    for _ in removed.iter().filter(is_name).take(untagged) {
+        events.image(&image, &image.id, "untag", &image.id);
+    }
+    // Its layers are no images.
+    if removed.contains(&Removed::Deleted(image.id.clone())) {
+        events.image_deleted(&image.id);
     }
     Ok(removed)
 }
@@ -120,10 +140,14 @@ pub(super) fn blobs(agent: &Agent, call: &LayerBlobs) -> Result<Vec<LayerBlob>> 
 pub(super) fn pushed(agent: &Agent, call: &ImagePushed) -> Result<()> {
     let storage = agent.storage()?;
     let id = tokio::task::block_in_place(|| storage.images.pushed(call))?;
-    storage
-        .containers
-        .events()
-        .image(&id, "push", &call.reference);
+    let name = &call.reference;
+    let events = storage.containers.events();
+    events.image(
+        &storage.images.resolve(&id)?,
+        name,
+        "push",
+        &repository(name),
+    );
     Ok(())
 }
 

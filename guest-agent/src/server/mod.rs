@@ -274,6 +274,7 @@ async fn dispatch(
         Request::Forward(_) => Ok(()),
 
         Request::Events(call) => events::tell(agent, &call, connection).await,
+        Request::Pruned(call) => reply(connection, events::pruned(agent, &call)).await,
 
         Request::ContainerPathStat(call) => {
             reply(connection, archives::stat(agent, &call).await).await
@@ -284,7 +285,7 @@ async fn dispatch(
         Request::ContainerCommit(call) => {
             reply(connection, archives::commit(agent, &call).await).await
         }
-        Request::LayerImportNew(call) => archives::import(agent, &call, connection).await,
+        Request::LayerImportNew(_) => archives::import(agent, connection).await,
 
         Request::VolumeCreate(call) => reply(connection, volumes::create(agent, call)).await,
         Request::VolumeList(_) => reply(connection, volumes::list(agent)).await,

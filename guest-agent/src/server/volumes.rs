@@ -71,12 +71,16 @@ pub(super) async fn backup(
         Err(error) => return reply::<()>(connection, Err(error)).await,
     };
     reply(connection, Ok(())).await?;
-    let result = stream::send(connection, |sink| {
-        stream::blocking(move || {
-            let _hold = hold;
-            Ok(write_tree(sink, &files, b"", &Contents::backup())?)
-        })
-    })
+    let result = stream::send(
+        connection,
+        || false,
+        |sink| {
+            stream::blocking(move || {
+                let _hold = hold;
+                Ok(write_tree(sink, &files, b"", &Contents::backup())?)
+            })
+        },
+    )
     .await?;
     reply(connection, result).await
 }
@@ -101,14 +105,18 @@ pub(super) async fn restore(
     };
     reply(connection, Ok(())).await?;
     let name = call.name.clone();
-    let result = stream::receive(connection, |mut source| {
-        stream::blocking(move || {
-            volumes.replace(&name, |folder| {
-                unpack_files(&mut source, folder, &Rules::files())?;
-                source.finish()
+    let result = stream::receive(
+        connection,
+        || false,
+        |mut source| {
+            stream::blocking(move || {
+                volumes.replace(&name, |folder| {
+                    unpack_files(&mut source, folder, &Rules::files())?;
+                    source.finish()
+                })
             })
-        })
-    })
+        },
+    )
     .await;
     reply(connection, result).await
 }

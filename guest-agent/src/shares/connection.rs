@@ -59,7 +59,7 @@ pub(super) fn mount(
     thread::Builder::new()
         .name("shares-replies".to_owned())
         .spawn(move || {
-            let outcome = carry_replies(&stream, &device);
+            let outcome = carry_replies(&*stream, &device);
             tell("replies about", outcome);
             hang_up(&stream);
             // By force: the requests that wait fail, and the other thread ends.
@@ -95,35 +95,78 @@ fn carry_requests(mut device: &File, mut stream: &VsockStream) -> io::Result<()>
     }
 }
 
-/// From the host to the kernel, until the host hangs up.
-fn carry_replies(mut stream: &VsockStream, device: &File) -> io::Result<()> {
-    let mut message = vec![0; MAX_MESSAGE];
+/// From the host to the kernel, until the host hangs up. As much as there is, is read at
+/// once: most replies are short, and come together.
+fn carry_replies(mut stream: impl Read, device: &File) -> io::Result<()> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let mut there = 0;
     loop {
-        let (header, body) = message.split_at_mut(REPLY_HEADER);
-        match stream.read_exact(header) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            other => other?,
+        match stream.read(buffer.get_mut(there..).unwrap_or_default()) {
+            Ok(0) if there == 0 => return Ok(()),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => there += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        let [l0, l1, l2, l3, ..] = *header else {
-            return Err(io::ErrorKind::InvalidData.into());
-        };
-        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let body = length
-            .checked_sub(REPLY_HEADER)
-            .and_then(|length| body.get_mut(..length))
-            .ok_or_else(|| io::Error::other("a reply has an impossible length"))?;
-        stream.read_exact(body)?;
-        // The kernel takes a reply whole or not at all.
-        match rustix::io::write(device, message.get(..length).unwrap_or_default()) {
-            // NOENT: the request was given up.
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(Errno::NODEV) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let mut rest = buffer.get(..there).unwrap_or_default();
+        while let Some((reply, after)) = split_reply(rest)? {
+            // The kernel takes a reply whole or not at all.
+            match rustix::io::write(device, reply) {
+                // NOENT: the request was given up.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(Errno::NODEV) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            rest = after;
+        }
+        let left = rest.len();
+        // A long reply that comes in pieces lies where it belongs.
+        if left < there {
+            buffer.copy_within(there - left..there, 0);
+            there = left;
         }
     }
+}
+
+/// The first reply of these bytes, and what follows it; none if not all of it is there.
+fn split_reply(bytes: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
+    let Some(length) = bytes.first_chunk() else {
+        return Ok(None);
+    };
+    let length = u32::from_ne_bytes(*length) as usize;
+    if !(REPLY_HEADER..=MAX_MESSAGE).contains(&length) {
+        return Err(io::Error::other("a reply has an impossible length"));
+    }
+    Ok(bytes.split_at_checked(length))
 }
 
 fn hang_up(stream: &VsockStream) {
     // It may be gone.
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_split_by_their_lengths() {
+        let reply = |length: u32| {
+            let mut reply = vec![7; length as usize];
+            reply[..4].copy_from_slice(&length.to_ne_bytes());
+            reply
+        };
+        let bytes = [reply(16), reply(80), reply(20)].concat();
+        let (first, rest) = split_reply(&bytes).unwrap().unwrap();
+        assert_eq!(first, reply(16));
+        let (second, rest) = split_reply(rest).unwrap().unwrap();
+        assert_eq!(second, reply(80));
+        for cut in 0..20 {
+            assert_eq!(split_reply(&rest[..cut]).unwrap(), None);
+        }
+        assert_eq!(split_reply(rest).unwrap(), Some((rest, &[][..])));
+        for length in [0, 15, MAX_MESSAGE as u32 + 1, u32::MAX] {
+            split_reply(&length.to_ne_bytes()).unwrap_err();
+        }
+    }
 }

@@ -78,7 +78,7 @@ pub(super) fn open_peer(master: &OwnedFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When there are no more files.
-pub(crate) fn give_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
+pub(super) fn give_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
     let owner = rustix::fs::Uid::from_raw(uid);
     Ok(rustix::fs::fchown(open_peer(master)?, Some(owner), None)?)
 }

@@ -28,9 +28,7 @@ impl DetachKeys {
             text.split(',')
                 .map(|key| {
                     parse_key(key).ok_or_else(|| {
-                        AgentError::invalid(format!(
-                            "Invalid detach keys ({text}): unknown key {key:?}"
-                        ))
+                        AgentError::invalid(format!("Invalid detach keys ({text}) provided"))
                     })
                 })
                 .collect::<Result<_>>()?

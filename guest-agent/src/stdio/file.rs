@@ -31,17 +31,6 @@ impl AsyncFile {
             file: Arc::new(file),
         })
     }
-
-    /// Waits until a read would not block.
-    ///
-    /// # Errors
-    /// When the runtime is shutting down.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.file
-            .readable()
-            .await
-            .map(|mut ready| ready.retain_ready())
-    }
 }
 
 impl AsFd for AsyncFile {

@@ -150,9 +150,9 @@ impl LogWriter {
         self
     }
 
-    /// Bytes in the current file.
-    pub(crate) fn written(&self) -> u64 {
-        self.size
+    /// Output of each stream that is not in the file yet: the beginning of a line.
+    pub(super) fn unfinished(&self) -> &[Vec<u8>; 2] {
+        &self.partial
     }
 
     /// Logs output. A failure to write is reported once, and does not stop the

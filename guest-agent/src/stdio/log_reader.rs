@@ -2,9 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    io::{self, BufRead, BufReader, Read, Seek},
 };
 
 use tokio::{
@@ -12,11 +10,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{
-    Stream,
-    json_line::Line,
-    json_log::{Limits, Progress, rotated},
-};
+use super::{HEADER, Stream, json_line::Line, json_log::Progress, log_files::LogFiles};
 use crate::clock;
 
 /// The longest entry that is read: a line of output with every byte escaped, and
@@ -43,19 +37,27 @@ pub(crate) struct Selection {
     pub(crate) tail: Option<u64>,
     /// What was noted with it before each entry.
     pub(crate) details: bool,
-    /// Read no further than this many bytes of the current file.
-    pub(crate) up_to: Option<u64>,
+    /// The beginnings of lines, too, that are not in the log yet.
+    pub(crate) unfinished: bool,
 }
 
-/// Writes what `selection` asks of the log at `path` to `output`: raw for a
-/// terminal's log, else in Docker's frames.
+impl Selection {
+    fn wants(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        }
+    }
+}
+
+/// Writes what `selection` asks of a log to `output`: raw for a terminal's log, else in
+/// Docker's frames. What is written to it meanwhile is for those who follow it.
 ///
 /// # Errors
 /// When the log cannot be read or `output` fails.
 pub(crate) async fn copy<W>(
-    path: &Path,
-    limits: Limits,
-    mut progress: watch::Receiver<Progress>,
+    mut log: LogFiles,
+    progress: watch::Receiver<Progress>,
     selection: Selection,
     tty: bool,
     output: &mut W,
@@ -63,31 +65,43 @@ pub(crate) async fn copy<W>(
 where
     W: AsyncWrite + Unpin,
 {
-    let mut files = open_all(path, limits)?;
     if let Some(tail) = selection.tail {
-        skip_to_tail(&mut files, tail)?;
+        log.skip_to_tail(tail)?;
     }
-    let mut batch = Vec::new();
-    let Some(current) = files.pop() else {
-        // Never started: there is nothing until it is.
-        if !selection.follow {
-            return Ok(());
-        }
-        return follow_from_start(path, progress, selection, tty, output).await;
-    };
-    for file in files {
-        let mut entries = Entries::new(file, None);
-        while entries.next_batch(&selection, tty, &mut batch)? {
-            output.write_all(&batch).await?;
-        }
-        output.write_all(&batch).await?;
+    for file in std::mem::take(&mut log.past) {
+        Entries::new(file, None)
+            .send(&selection, tty, output)
+            .await?;
     }
-    let entries = Entries::new(current, selection.up_to);
-    follow(entries, path, &mut progress, selection, tty, output).await
+    let current = log.current.take();
+    if selection.follow {
+        return follow(
+            current.map(|(file, _)| file),
+            &log,
+            progress,
+            selection,
+            tty,
+            output,
+        )
+        .await;
+    }
+    if let Some((mut file, length)) = current {
+        let from = file.stream_position()?;
+        let length = length.saturating_sub(from);
+        Entries::new(file, Some(length))
+            .send(&selection, tty, output)
+            .await?;
+    }
+    if selection.unfinished {
+        send_unfinished(&log, &selection, tty, output).await?;
+    }
+    output.flush().await
 }
 
-async fn follow_from_start<W>(
-    path: &Path,
+/// Writes a log as it grows, from `file` on or from the first that there will be.
+async fn follow<W>(
+    file: Option<File>,
+    log: &LogFiles,
     mut progress: watch::Receiver<Progress>,
     selection: Selection,
     tty: bool,
@@ -96,45 +110,58 @@ async fn follow_from_start<W>(
 where
     W: AsyncWrite + Unpin,
 {
-    if !progress.borrow().running {
-        return Ok(());
-    }
-    let entries = Entries::new(File::open(path)?, None);
-    follow(entries, path, &mut progress, selection, tty, output).await
-}
-
-async fn follow<W>(
-    mut entries: Entries,
-    path: &Path,
-    progress: &mut watch::Receiver<Progress>,
-    selection: Selection,
-    tty: bool,
-    output: &mut W,
-) -> io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-{
-    let mut batch = Vec::new();
+    let mut entries = file.map(|file| Entries::new(file, None));
     loop {
         // Read before the file is: what comes in between is seen next time.
         let running = progress.borrow_and_update().running;
-        let rotated_away = entries.rotated_away(path)?;
-        while entries.next_batch(&selection, tty, &mut batch)? {
-            output.write_all(&batch).await?;
+        let next = match &entries {
+            Some(entries) => log.after(entries.file.get_ref())?,
+            None => log.first()?,
+        };
+        if let Some(entries) = &mut entries {
+            if entries.send(&selection, tty, output).await? {
+                return Ok(());
+            }
+            output.flush().await?;
         }
-        output.write_all(&batch).await?;
-        output.flush().await?;
-        if entries.past_the_end {
-            return Ok(());
-        }
-        if rotated_away {
-            entries = Entries::new(File::open(path)?, None);
+        if let Some(next) = next {
+            entries = Some(Entries::new(next, None));
             continue;
         }
-        if !selection.follow || !running || progress.changed().await.is_err() {
+        if !running || progress.changed().await.is_err() {
             return Ok(());
         }
     }
+}
+
+async fn send_unfinished<W>(
+    log: &LogFiles,
+    selection: &Selection,
+    tty: bool,
+    output: &mut W,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    for (stream, text) in [Stream::Stdout, Stream::Stderr]
+        .into_iter()
+        .zip(&log.unfinished)
+    {
+        if text.is_empty() || !selection.wants(stream) {
+            continue;
+        }
+        if !tty {
+            output.write_all(&header(stream, text.len())).await?;
+        }
+        output.write_all(text).await?;
+    }
+    Ok(())
+}
+
+/// Docker's header of a frame.
+fn header(stream: Stream, length: usize) -> [u8; HEADER] {
+    let [a, b, c, d] = (length as u32).to_be_bytes();
+    [stream as u8, 0, 0, 0, a, b, c, d]
 }
 
 /// Reads entries from one file.
@@ -160,15 +187,25 @@ impl Entries {
         }
     }
 
-    fn rotated_away(&self, path: &Path) -> io::Result<bool> {
-        let current = match std::fs::metadata(path) {
-            Ok(current) => current,
-            // Removed with its container.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let mine = self.file.get_ref().metadata()?;
-        Ok((mine.dev(), mine.ino()) != (current.dev(), current.ino()))
+    /// Writes all entries up to the file's end, for now; true when one was later than
+    /// wanted.
+    async fn send<W>(
+        &mut self,
+        selection: &Selection,
+        tty: bool,
+        output: &mut W,
+    ) -> io::Result<bool>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let mut batch = Vec::new();
+        loop {
+            let more = self.next_batch(selection, tty, &mut batch)?;
+            output.write_all(&batch).await?;
+            if !more {
+                return Ok(self.past_the_end);
+            }
+        }
     }
 
     /// Replaces `batch` with the next entries as they are sent; false when the
@@ -230,16 +267,12 @@ fn append(
             return false;
         }
     }
-    let wanted = match entry.stream {
-        Stream::Stdout => selection.stdout,
-        Stream::Stderr => selection.stderr,
-    };
-    if !wanted {
+    if !selection.wants(entry.stream) {
         return false;
     }
     let begin = batch.len();
     if !tty {
-        batch.extend_from_slice(&[entry.stream as u8, 0, 0, 0, 0, 0, 0, 0]);
+        batch.extend_from_slice(&header(entry.stream, 0));
     }
     if selection.timestamps {
         batch.extend_from_slice(entry.time.as_bytes());
@@ -251,86 +284,23 @@ fn append(
     }
     batch.extend_from_slice(text);
     if !tty {
-        // The header is eight bytes; the last four are the length of what follows.
-        let length = (batch.len() - begin - 8) as u32;
-        batch[begin + 4..begin + 8].copy_from_slice(&length.to_be_bytes());
+        let frame = header(entry.stream, batch.len() - begin - HEADER);
+        batch[begin..begin + HEADER].copy_from_slice(&frame);
     }
     false
 }
 
-/// The log's files, oldest first.
-fn open_all(path: &Path, limits: Limits) -> io::Result<Vec<File>> {
-    let paths: Vec<PathBuf> = (0..limits.max_files)
-        .rev()
-        .map(|number| rotated(path, number))
-        .collect();
-    let mut files = Vec::new();
-    for path in paths {
-        match File::open(path) {
-            Ok(file) => files.push(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(files)
-}
-
-/// Places the files so that `tail` entries are left to read; drops those before.
-fn skip_to_tail(files: &mut Vec<File>, tail: u64) -> io::Result<()> {
-    let mut left = tail;
-    let mut first = files.len();
-    for (index, file) in files.iter_mut().enumerate().rev() {
-        first = index;
-        left = seek_back(file, left)?;
-        if left == 0 {
-            break;
-        }
-    }
-    files.drain(..first.min(files.len()));
-    Ok(())
-}
-
-/// Places `file` before its last `lines` lines, and says how many it lacks.
-fn seek_back(file: &mut File, lines: u64) -> io::Result<u64> {
-    const BLOCK: u64 = 64 * 1024;
-    let mut end = file.seek(SeekFrom::End(0))?;
-    if lines == 0 {
-        return Ok(0);
-    }
-    // The newline at the end of the last line counts for no line.
-    let mut wanted = lines + 1;
-    let mut block = vec![0; BLOCK as usize];
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
-        let bytes = &mut block[..(end - start) as usize];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(bytes)?;
-        for (index, _) in bytes
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, byte)| **byte == b'\n')
-        {
-            wanted -= 1;
-            if wanted == 0 {
-                file.seek(SeekFrom::Start(start + index as u64 + 1))?;
-                return Ok(0);
-            }
-        }
-        end = start;
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(wanted - 1)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        path::{Path, PathBuf},
+        sync::Arc,
+    };
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stdio::{Stream, json_log::LogWriter};
+    use crate::stdio::json_log::{Limits, LogWriter};
 
     fn log_of(writes: &[(Stream, &[u8])], limits: Limits) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -351,16 +321,17 @@ mod tests {
         timestamps: false,
         tail: None,
         details: false,
-        up_to: None,
+        unfinished: false,
     };
 
     fn read(path: &Path, limits: Limits, selection: Selection) -> String {
         let mut output = Vec::new();
+        let log = LogFiles::open(path, limits, None).unwrap();
         let (_sender, progress) = watch::channel(Progress::default());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(copy(path, limits, progress, selection, true, &mut output))
+            .block_on(copy(log, progress, selection, true, &mut output))
             .unwrap();
         String::from_utf8(output).unwrap()
     }
@@ -480,13 +451,14 @@ mod tests {
         runtime.block_on(async {
             let mut log = LogWriter::open(&path, limits, progress.clone()).unwrap();
             let receiver = progress.subscribe();
+            let files = LogFiles::open(&path, limits, Some(&log)).unwrap();
             let reader = tokio::spawn(async move {
                 let mut output = Vec::new();
                 let selection = Selection {
                     follow: true,
                     ..ALL
                 };
-                copy(&path, limits, receiver, selection, true, &mut output)
+                copy(files, receiver, selection, true, &mut output)
                     .await
                     .unwrap();
                 output

@@ -1,7 +1,7 @@
 //! The stdio of a container's or exec's process, from its start to its end.
 //!
 //! One [`Stdio`] serves one run of one process. It owns the agent's ends of the
-//! pipes or the terminal's master, pumps what the process writes into the log and
+//! pipes or the terminal's master ([`ends`]), pumps what the process writes into the log and
 //! to every attached connection, and brings attached connections' bytes to its
 //! stdin. Containers and execs use it; it knows neither.
 //!
@@ -11,40 +11,44 @@
 
 pub(crate) mod console;
 pub(crate) mod detach_keys;
+mod ends;
 pub(crate) mod file;
 mod json_entry;
 mod json_line;
 pub(crate) mod json_log;
+pub(crate) mod log_files;
 pub(crate) mod log_reader;
+mod output;
 
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use rustix::{
-    fs::{Mode, OFlags},
-    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
-    pty::{OpenptFlags, openpt, unlockpt},
-    termios::{Winsize, tcsetwinsize},
-};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
+    time::Instant,
 };
 
-use self::{detach_keys::DetachKeys, file::AsyncFile, json_log::LogWriter};
+pub(crate) use self::ends::{AgentEnds, ProcessEnds, null, open_terminal};
+use self::{
+    detach_keys::DetachKeys,
+    ends::set_size,
+    file::AsyncFile,
+    json_log::LogWriter,
+    output::{Output, PAUSE, Pace},
+};
 use crate::hangup::Hangup;
 
 /// Bytes read from a process at once.
 const CHUNK: usize = 64 * 1024;
 
-/// How much a process can write before it waits for the agent: several reads, so
-/// that both are busy. The kernel takes the memory only when it is written to.
-const PIPE: usize = 4 * CHUNK;
+/// A chunk up to this long is copied for who is attached, so that the buffer that was
+/// read into serves again.
+const SMALL: usize = CHUNK / 4;
 
 /// Chunks that wait for one attached connection.
 const QUEUE: usize = 8;
@@ -100,22 +104,6 @@ pub(crate) struct Shape {
     pub(crate) stdin_once: bool,
 }
 
-/// The process's ends of its stdio.
-#[derive(Debug)]
-pub(crate) struct ProcessEnds {
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-}
-
-/// The agent's ends, until pumping starts.
-#[derive(Debug)]
-pub(crate) struct AgentEnds {
-    stdin: Option<AsyncFile>,
-    outputs: Vec<(Stream, AsyncFile)>,
-    terminal: Option<AsyncFile>,
-}
-
 /// The stdio of one run.
 #[derive(Debug)]
 pub(crate) struct Stdio {
@@ -148,9 +136,16 @@ struct Attached {
 pub(crate) struct Subscription {
     queue: mpsc::Receiver<Bytes>,
     streams: Streams,
+    /// What is written comes in frames.
+    framed: bool,
 }
 
 impl Subscription {
+    /// The same, with or without frames; as it came, a terminal's output has none.
+    pub(crate) fn framed(self, framed: bool) -> Self {
+        Self { framed, ..self }
+    }
+
     /// What the process writes next; `None` when its output has ended.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         let chunk = self.queue.recv().await?;
@@ -173,54 +168,6 @@ impl Stdio {
     /// Whether it is a terminal.
     pub(crate) fn tty(&self) -> bool {
         self.shape.tty
-    }
-
-    /// Pipes for a process without a terminal.
-    ///
-    /// # Errors
-    /// When the machine is out of files.
-    pub(crate) fn pipes(&self) -> io::Result<(AgentEnds, ProcessEnds)> {
-        let (stdin, to_stdin) = if self.shape.open_stdin {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            (read, Some(AsyncFile::new(write)?))
-        } else {
-            (null()?, None)
-        };
-        let (from_stdout, stdout) = output_pipe()?;
-        let (from_stderr, stderr) = output_pipe()?;
-        let agent = AgentEnds {
-            stdin: to_stdin,
-            outputs: vec![
-                (Stream::Stdout, AsyncFile::new(from_stdout)?),
-                (Stream::Stderr, AsyncFile::new(from_stderr)?),
-            ],
-            terminal: None,
-        };
-        Ok((
-            agent,
-            ProcessEnds {
-                stdin,
-                stdout,
-                stderr,
-            },
-        ))
-    }
-
-    /// The agent's ends of a terminal, from its master.
-    ///
-    /// # Errors
-    /// When the master cannot be polled.
-    pub(crate) fn terminal(&self, master: OwnedFd) -> io::Result<AgentEnds> {
-        let master = AsyncFile::new(master)?;
-        // Before there is a process that looks.
-        if let Some((height, width)) = self.lock().size {
-            set_size(&master, height, width);
-        }
-        Ok(AgentEnds {
-            stdin: self.shape.open_stdin.then(|| master.clone()),
-            outputs: vec![(Stream::Stdout, master.clone())],
-            terminal: Some(master),
-        })
     }
 
     /// Starts to carry bytes, with `log` as one of the readers.
@@ -284,19 +231,39 @@ impl Stdio {
         }
     }
 
-    /// Takes a place among the readers. What the process writes from now on
-    /// reaches it; the second value is how many bytes were logged before.
-    pub(crate) fn subscribe(&self, streams: Streams) -> (Subscription, u64) {
+    /// Takes a place among the readers: what the process writes from now on reaches it.
+    pub(crate) fn subscribe(&self, streams: Streams) -> Subscription {
+        self.subscribe_after(streams, |_| ()).1
+    }
+
+    /// As [`subscribe`](Self::subscribe), after `look` looked at the log: no byte is in
+    /// both, none is lost between them.
+    pub(crate) fn subscribe_after<T>(
+        &self,
+        streams: Streams,
+        look: impl FnOnce(Option<&LogWriter>) -> T,
+    ) -> (T, Subscription) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut state = self.lock();
-        let logged = state.log.as_ref().map_or(0, LogWriter::written);
+        let seen = look(state.log.as_ref());
         if !*self.ended.borrow() {
             state.attached.push(Attached {
                 streams,
                 queue: sender,
             });
         }
-        (Subscription { queue, streams }, logged)
+        let subscription = Subscription {
+            queue,
+            streams,
+            framed: !self.shape.tty,
+        };
+        (seen, subscription)
+    }
+
+    /// Has `look` look at the log while nothing is written to it. There is no writer
+    /// before the run and after it.
+    pub(crate) fn look_at_log<T>(&self, look: impl FnOnce(Option<&LogWriter>) -> T) -> T {
+        look(self.lock().log.as_ref())
     }
 
     /// Carries bytes between a connection and the process until its output ends,
@@ -315,10 +282,10 @@ impl Stdio {
     {
         let output = async {
             while let Some(chunk) = subscription.queue.recv().await {
-                let bytes = if self.shape.tty {
-                    &chunk[HEADER..]
-                } else {
+                let bytes = if subscription.framed {
                     &chunk[..]
+                } else {
+                    &chunk[HEADER..]
                 };
                 if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
                     return AttachEnd::Gone;
@@ -396,27 +363,53 @@ impl Stdio {
         false
     }
 
-    async fn pump(&self, mut source: AsyncFile, stream: Stream) -> io::Result<()> {
+    async fn pump(&self, source: Output, stream: Stream) -> io::Result<()> {
+        let mut pace = Pace::new(Instant::now());
         loop {
-            // Idle processes hold no buffer.
             source.readable().await?;
-            let mut chunk = BytesMut::with_capacity(HEADER + CHUNK);
-            chunk.put_bytes(0, HEADER);
-            let length = source.read_buf(&mut chunk).await?;
-            if length == 0 {
-                return Ok(());
+            // Idle processes hold no buffer.
+            let mut buffer = Vec::new();
+            loop {
+                buffer.clear();
+                buffer.reserve_exact(HEADER + CHUNK);
+                buffer.extend_from_slice(&[0; HEADER]);
+                let length = match source.read(&mut buffer)? {
+                    None => break,
+                    Some(0) => return Ok(()),
+                    Some(length) => length,
+                };
+                self.hand_on(&mut buffer, stream).await;
+                if length == CHUNK || self.tty() {
+                    // However much there is, others get their turn.
+                    tokio::task::yield_now().await;
+                } else if pace.pause_after(length, Instant::now()) {
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
-            chunk[0] = stream as u8;
-            chunk[4..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
-            let chunk = chunk.freeze();
-            let readers = self.record(&chunk[HEADER..], stream);
-            self.lock().delivering += 1;
-            for queue in readers {
-                // A reader that went away is dropped when the next chunk comes.
-                let _ = queue.send(chunk.clone()).await;
-            }
-            self.lock().delivering -= 1;
         }
+    }
+
+    /// Brings what was read to the log and to everybody else, once they take it.
+    /// `buffer` begins with room for a header; what is in it afterwards is nobody's.
+    async fn hand_on(&self, buffer: &mut Vec<u8>, stream: Stream) {
+        let length = buffer.len() - HEADER;
+        let readers = self.record(&buffer[HEADER..], stream);
+        if readers.is_empty() {
+            return;
+        }
+        buffer[0] = stream as u8;
+        buffer[4..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
+        let chunk = if length <= SMALL {
+            Bytes::copy_from_slice(buffer)
+        } else {
+            Bytes::from(std::mem::take(buffer))
+        };
+        self.lock().delivering += 1;
+        for queue in readers {
+            // A reader that went away is dropped when the next chunk comes.
+            let _ = queue.send(chunk.clone()).await;
+        }
+        self.lock().delivering -= 1;
     }
 
     /// Logs what came, and says who else gets it.
@@ -458,55 +451,5 @@ impl Stdio {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A pipe for what a process writes: the agent's end, and the process's.
-fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    // Refused to an agent without rights over limits: the default size serves too.
-    let _ = fcntl_setpipe_size(&read, PIPE);
-    Ok((read, write))
-}
-
-/// `/dev/null`, for a stdin that nobody attaches to.
-pub(crate) fn null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
-}
-
-/// A terminal in the machine's own devpts: its master, and the process's ends.
-///
-/// # Errors
-/// When there is no devpts, or no terminal left.
-pub(crate) fn open_terminal() -> io::Result<(OwnedFd, ProcessEnds)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags)?;
-    unlockpt(&master)?;
-    let stdin = console::open_peer(&master)?;
-    let stdout = stdin.try_clone()?;
-    let stderr = stdin.try_clone()?;
-    Ok((
-        master,
-        ProcessEnds {
-            stdin,
-            stdout,
-            stderr,
-        },
-    ))
-}
-
-fn set_size(terminal: &AsyncFile, height: u16, width: u16) {
-    let size = Winsize {
-        ws_row: height,
-        ws_col: width,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    if let Err(error) = tcsetwinsize(terminal, size) {
-        tracing::warn!("a terminal kept its size: {error}");
     }
 }

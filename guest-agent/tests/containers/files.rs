@@ -9,7 +9,6 @@ use guest_protocol::{
     AgentError, ErrorKind,
     docker::{ContainerConfig, HostConfig},
     frame::Reply,
-    image::Compression,
     methods::*,
 };
 use serde::de::DeserializeOwned;
@@ -419,9 +418,7 @@ fn exports_and_commits_hold_what_the_container_made() {
 fn an_archive_becomes_a_layer_or_nothing() {
     let agent = TestAgent::start();
     let import = |bytes: &[u8], whole: bool| {
-        let ((), call) = agent.open(LayerImportNew {
-            compression: Compression::None,
-        })?;
+        let ((), call) = agent.open(LayerImportNew {})?;
         send::<NewLayer>(call, bytes, whole)
     };
     let archive = tar(&[("file", "content")]);
@@ -439,4 +436,46 @@ fn an_archive_becomes_a_layer_or_nothing() {
         })
         .count();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_host_that_stands_still_holds_no_container_up() {
+    let agent = TestAgent::start();
+    let container = agent
+        .create(
+            script("head -c 8000000 /dev/zero > /large"),
+            HostConfig::default(),
+        )
+        .unwrap();
+    let ((), mut putting) = agent
+        .open(ContainerArchivePut {
+            container: container.clone(),
+            path: "/".into(),
+            keep_folders: true,
+            chown: false,
+        })
+        .unwrap();
+    // More than waits on the way: when it is sent, the agent is at it.
+    let archive = tar(&[("file", &"x".repeat(8 << 20))]);
+    let (half, _) = archive.split_at(archive.len() / 2);
+    for chunk in half.chunks(64 * 1024) {
+        let length = u32::try_from(chunk.len()).unwrap().to_be_bytes();
+        putting.stream.write_all(&length).unwrap();
+        putting.stream.write_all(chunk).unwrap();
+    }
+    agent.start_container(&container).unwrap();
+    let error = Result::from(putting.receive::<Reply<()>>()).unwrap_err();
+    assert!(error.message.contains("stood still"), "{error}");
+
+    agent
+        .wait(&container, WaitCondition::NotRunning)
+        .wait_result();
+    let (_, getting) = agent
+        .open(ContainerArchiveGet {
+            container: container.clone(),
+            path: "/large".into(),
+        })
+        .unwrap();
+    agent.call(remove(&container, false)).unwrap();
+    drop(getting);
 }

@@ -194,6 +194,39 @@ fn events_tell_a_containers_life() {
 }
 
 #[test]
+fn volumes_and_networks_are_told_of_inside_a_run() {
+    let agent = TestAgent::start();
+    let host = || HostConfig {
+        binds: Some(vec!["store:/store".into()]),
+        ..HostConfig::default()
+    };
+    let id = agent.create(command(&["true"]), host()).unwrap();
+    let mut wait = agent.wait(&id, WaitCondition::NextExit);
+    agent.start_container(&id).unwrap();
+    wait.wait_result();
+    agent.call(remove(&id, false)).unwrap();
+    let told = [
+        "image pull",
+        "volume create",
+        "container create",
+        "volume mount",
+        "network connect",
+        "container start",
+        "network disconnect",
+        "volume unmount",
+        "container die",
+        "container destroy",
+    ];
+    assert_eq!(agent.past_events(), told);
+
+    // A start that fails takes back what it did.
+    let id = agent.create(command(&["/nothing"]), host()).unwrap();
+    agent.start_container(&id).unwrap_err();
+    let failed = ["container create", "volume mount", "volume unmount"];
+    assert_eq!(agent.past_events()[told.len()..], failed);
+}
+
+#[test]
 #[allow(clippy::zero_sized_map_values, reason = "Docker's type for a set")]
 fn records_survive_a_kill_of_the_agent() {
     let mut agent = TestAgent::start();
@@ -230,7 +263,9 @@ fn records_survive_a_kill_of_the_agent() {
     );
     assert!(volume.exists());
     let pids = [&running, &once].map(|id| agent.inspect(id).unwrap().state.pid);
-    agent.kill_and_start();
+    // A power cut takes folders that were only just made.
+    let folder = agent.data().join("containers").join(&created);
+    agent.kill_and_start_after(|| std::fs::remove_dir_all(&folder).unwrap());
     // In a machine they would have gone with PID 1.
     for pid in pids {
         let killed = std::process::Command::new("kill")
@@ -250,8 +285,7 @@ fn records_survive_a_kill_of_the_agent() {
         agent.inspect(&created).unwrap().state.status,
         Status::Created
     );
-    // A power cut takes folders that were only just made.
-    std::fs::remove_dir_all(agent.data().join("containers").join(&created)).unwrap();
+    assert!(folder.is_dir());
     let mut wait = agent.wait(&created, WaitCondition::NextExit);
     agent.start_container(&created).unwrap();
     assert_eq!(wait.wait_result().exit_code, 0);

@@ -101,3 +101,39 @@ fn stop_and_removal_reach_a_paused_container() {
     agent.call(remove(&id, true)).unwrap();
     assert_eq!(agent.inspect(&id).unwrap_err().kind, ErrorKind::NotFound);
 }
+
+#[test]
+fn a_kill_ends_a_paused_container_and_a_stop_resumes_it_first() {
+    let agent = TestAgent::start();
+    let id = counting(&agent);
+    agent.call(pause(&id)).unwrap();
+    agent
+        .call(ContainerKill {
+            container: id.clone(),
+            signal: "KILL".into(),
+        })
+        .unwrap();
+    let state = agent.inspect(&id).unwrap().state;
+    assert_eq!((state.status, state.exit_code), (Status::Exited, 137));
+    let told = agent.past_events();
+    assert_eq!(
+        told[told.len() - 4..],
+        [
+            "container pause",
+            "container kill",
+            "network disconnect",
+            "container die"
+        ]
+    );
+
+    agent.start_container(&id).unwrap();
+    agent.call(pause(&id)).unwrap();
+    agent.call(stop(&id, 1)).unwrap();
+    let told = agent.past_events();
+    let at = told.iter().rposition(|event| event == "container pause");
+    let next: Vec<_> = told[at.unwrap()..].iter().take(3).collect();
+    assert_eq!(
+        next,
+        ["container pause", "container kill", "container unpause"]
+    );
+}

@@ -208,6 +208,7 @@ fn execs_run_beside_the_first_process() {
         let start = ExecStart {
             exec: exec.clone(),
             detach: false,
+            raw: tty,
             console_size: Some([33, 44]),
         };
         let (_, mut call) = agent.open(start)?;
@@ -229,12 +230,23 @@ fn execs_run_beside_the_first_process() {
         exec(config, b"in ").unwrap(),
         ("in 1000\n/tmp\ny\n".into(), Some(3))
     );
+    // The terminal has its size before the program looks, each time.
+    for _ in 0..30 {
+        let config = ExecConfig {
+            cmd: ["stty", "size"].map(str::to_owned).to_vec(),
+            tty: true,
+            ..ExecConfig::default()
+        };
+        assert_eq!(exec(config, b"").unwrap(), ("33 44\r\n".into(), Some(0)));
+    }
+    // And is its user's.
     let config = ExecConfig {
-        cmd: words("sleep 0.3; stty size"),
+        cmd: words("echo mine > $(tty)"),
+        user: "app".into(),
         tty: true,
         ..ExecConfig::default()
     };
-    assert_eq!(exec(config, b"").unwrap(), ("33 44\r\n".into(), Some(0)));
+    assert_eq!(exec(config, b"").unwrap(), ("mine\r\n".into(), Some(0)));
     // The stream is there before the process, so it is where a failure is told.
     for (program, code, reason) in [
         (

@@ -26,6 +26,7 @@ fn output(agent: &TestAgent, container: &str, user: &str, line: &str) -> String 
     let start = ExecStart {
         exec,
         detach: false,
+        raw: false,
         console_size: None,
     };
     let (_, mut call) = agent.open(start).unwrap();

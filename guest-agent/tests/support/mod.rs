@@ -7,15 +7,15 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use guest_protocol::{
     AgentError,
-    container::Container,
+    container::{Container, Event},
     docker::{ContainerConfig, HostConfig},
     frame::Reply,
-    image::{Compression, LayerDescriptor, Origin},
+    image::{LayerDescriptor, Origin},
     methods::*,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -103,7 +103,6 @@ impl TestAgent {
                     digest: digest.clone(),
                     size: layer.len() as u64,
                     diff_id: digest.clone(),
-                    compression: Compression::None,
                 },
             })
             .unwrap();
@@ -210,6 +209,7 @@ impl TestAgent {
             .open(ExecStart {
                 exec: created.id.clone(),
                 detach: false,
+                raw: false,
                 console_size: None,
             })
             .unwrap();
@@ -219,6 +219,20 @@ impl TestAgent {
     }
 
     /// Registers a wait; [`Call::wait_result`] gives how it ended.
+    /// What was told so far, as `kind action`.
+    pub(crate) fn past_events(&self) -> Vec<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let until = i64::try_from(now.as_nanos()).unwrap();
+        let call = Events {
+            since: Some(0),
+            until: Some(until),
+        };
+        let ((), mut events) = self.open(call).unwrap();
+        std::iter::from_fn(|| events.receive_if_any::<Event>())
+            .map(|event| format!("{} {}", event.kind, event.action))
+            .collect()
+    }
+
     pub(crate) fn wait(&self, container: &str, condition: WaitCondition) -> Call {
         self.open(ContainerWait {
             container: container.into(),

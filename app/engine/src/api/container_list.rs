@@ -230,9 +230,8 @@ impl<'a> Selection<'a> {
             let mut ports = view::port_list(container).into_iter();
             ports.any(|port| {
                 let transport = port.typ.map(|kind| kind.to_string()).unwrap_or_default();
-                let mut numbers = port.public_port.into_iter().chain([port.private_port]);
-                port.public_port.is_some()
-                    && numbers.any(|port| wanted.includes(&format!("{port}/{transport}")))
+                port.public_port
+                    .is_some_and(|port| wanted.includes(&format!("{port}/{transport}")))
             })
         };
         filters.any("id", |id| container.id.starts_with(id.as_str()))
@@ -365,7 +364,10 @@ fn status_text(container: &Container, now: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use guest_protocol::container::Health;
+    use guest_protocol::{
+        container::Health,
+        port::{PublishedPort, Transport},
+    };
 
     use super::*;
 
@@ -435,6 +437,24 @@ mod tests {
         ] {
             assert!(names(bad, &containers).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_published_is_found_by_its_port_on_the_host() {
+        let mut web = container("web", Status::Running);
+        web.ports = vec![PublishedPort {
+            container_port: 53,
+            transport: Transport::Udp,
+            host_ip: "::".into(),
+            host_port: 8053,
+        }];
+        let containers = [web];
+        let found = |filter: &str| {
+            let json = format!(r#"{{"publish":["{filter}"]}}"#);
+            !names(&json, &containers).unwrap().is_empty()
+        };
+        assert!(found("8053/udp") && found("8000-9000/udp"));
+        assert!(!found("8053") && !found("53/udp"));
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(super) async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    super::events::tell_pruned(&context, "container", reclaimed).await?;
     let deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(
         json!({"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed}),

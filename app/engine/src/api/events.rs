@@ -9,7 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use guest_protocol::{container::Event, frame, methods::Events};
+use guest_protocol::{
+    container::Event,
+    frame,
+    methods::{Events, Pruned},
+    reference::Reference,
+};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -46,6 +51,16 @@ pub(super) async fn stream(
         Body::from_stream(lines),
     )
         .into_response())
+}
+
+/// Has the agent tell that unused things of a kind were removed.
+pub(super) async fn tell_pruned(
+    context: &Context,
+    kind: &str,
+    reclaimed: u64,
+) -> Result<(), ApiError> {
+    let kind = kind.to_owned();
+    Ok(context.agent.call(Pruned { kind, reclaimed }).await?)
 }
 
 type Following = (UnixStream, Filters);
@@ -104,8 +119,10 @@ fn includes(filters: &Filters, event: &Event) -> bool {
             "image" => event.attributes.get("name"),
             _ => event.attributes.get("image"),
         };
-        event.id == *wanted
-            || name.is_some_and(|name| name == wanted || name.split(':').next() == Some(wanted))
+        [Some(&event.id), name]
+            .into_iter()
+            .flatten()
+            .any(|name| name == wanted || repository(name).as_ref() == Some(wanted))
     });
     let others = [
         "config", "daemon", "network", "node", "plugin", "secret", "service", "volume",
@@ -120,6 +137,11 @@ fn includes(filters: &Filters, event: &Event) -> bool {
         && image
         && others.into_iter().all(named)
         && filters.labels(&attributes)
+}
+
+/// A name without tag and digest.
+fn repository(name: &str) -> Option<String> {
+    Some(Reference::parse(name).ok()?.familiar_name())
 }
 
 #[cfg(test)]
@@ -149,6 +171,7 @@ mod tests {
             r#"{"container":["abc"]}"#,
             r#"{"image":["busybox"]}"#,
             r#"{"label":["tier=front"]}"#,
+            r#"{"image":["busybox:1"]}"#,
         ] {
             assert!(selects(json), "{json}");
         }

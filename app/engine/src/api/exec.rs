@@ -19,6 +19,7 @@ use super::{
     ApiError, Context,
     hijack::{Hijack, stdio_type},
     parameters::{JsonBody, Parameters},
+    version::MULTIPLEXED_TYPE,
 };
 
 /// `ExecConfig` of the API.
@@ -29,7 +30,7 @@ pub(super) struct ExecBody {
     attach_stdout: bool,
     attach_stderr: bool,
     tty: bool,
-    console_size: Option<[u16; 2]>,
+    console_size: Option<Vec<u16>>,
     detach_keys: Option<String>,
     env: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
@@ -45,7 +46,7 @@ impl From<ExecBody> for ExecConfig {
             attach_stdout: body.attach_stdout,
             attach_stderr: body.attach_stderr,
             tty: body.tty,
-            console_size: known_size(body.console_size),
+            console_size: known_size(body.console_size.as_deref()),
             detach_keys: body.detach_keys.unwrap_or_default(),
             env: body.env.unwrap_or_default(),
             cmd: body.cmd.unwrap_or_default(),
@@ -56,9 +57,12 @@ impl From<ExecBody> for ExecConfig {
     }
 }
 
-/// Clients without a terminal send 0 by 0.
-fn known_size(size: Option<[u16; 2]>) -> Option<[u16; 2]> {
-    size.filter(|size| *size != [0, 0])
+/// A height and a width. Clients without a terminal send 0 by 0; numbers that are missing
+/// are 0, too, and those too many do not count.
+fn known_size(size: Option<&[u16]>) -> Option<[u16; 2]> {
+    let mut numbers = size?.iter().copied();
+    let size = [(); 2].map(|()| numbers.next().unwrap_or(0));
+    (size != [0, 0]).then_some(size)
 }
 
 /// `POST /containers/{id}/exec`
@@ -88,18 +92,21 @@ pub(super) async fn start(
     struct StartBody {
         detach: bool,
         tty: bool,
-        console_size: Option<[u16; 2]>,
+        console_size: Option<Vec<u16>>,
     }
     let body: StartBody = body.read()?;
+    let size = known_size(body.console_size.as_deref());
     let request = ExecStart {
         exec,
         detach: body.detach,
-        console_size: known_size(body.console_size),
+        raw: body.tty,
+        // Of no use without a terminal, and unknown to older clients.
+        console_size: size.filter(|_| body.tty && parameters.version >= MULTIPLEXED_TYPE),
     };
     match context.agent.open_running(request).await {
         Ok(_) if body.detach => Ok(StatusCode::OK.into_response()),
-        Ok((attached, guest)) => {
-            let content_type = stdio_type(attached.tty, parameters.version);
+        Ok((_, guest)) => {
+            let content_type = stdio_type(body.tty, parameters.version);
             Ok(hijack.join(Body::empty(), guest, content_type))
         }
         Err(error) => Err(error.into()),

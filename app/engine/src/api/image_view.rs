@@ -41,9 +41,9 @@ pub(super) fn labels(image: &Image) -> HashMap<String, String> {
         .unwrap_or_default()
 }
 
-/// When an image was made, in Unix seconds; zero when it does not say.
-pub(super) fn created(image: &Image) -> i64 {
-    text(&image.configuration, "created").map_or(0, times::unix_seconds)
+/// When an image was made, in Unix seconds, if it says so.
+pub(super) fn created(image: &Image) -> Option<i64> {
+    text(&image.configuration, "created").map(times::unix_seconds)
 }
 
 /// An image as `GET /images/{name}/json` shows it.
@@ -108,7 +108,7 @@ pub(super) fn summary(image: &Image, shared: i64, version: ApiVersion) -> ImageS
         parent_id: String::new(),
         repo_tags: image.repo_tags.clone(),
         repo_digests: image.repo_digests.clone(),
-        created: created(image),
+        created: created(image).unwrap_or_default(),
         size: image.size as i64,
         shared_size: shared,
         virtual_size: (version < NO_VIRTUAL_SIZE).then_some(image.size as i64),
@@ -163,7 +163,7 @@ pub(super) fn history(image: &Image) -> Vec<HistoryResponseItem> {
         .collect();
     items.extend(sizes.map(|size| HistoryResponseItem {
         id: "<missing>".to_owned(),
-        created: created(image),
+        created: created(image).unwrap_or_default(),
         created_by: String::new(),
         tags: Vec::new(),
         size,
@@ -246,7 +246,7 @@ mod tests {
             configuration: json!({"config": null, "history": 7}),
             ..Default::default()
         };
-        assert_eq!(created(&image), 0);
+        assert_eq!(created(&image), None);
         assert!(history(&image).is_empty() && labels(&image).is_empty());
         assert!(inspect(image, MAX_VERSION).unwrap()["Config"].is_object());
     }

@@ -18,8 +18,9 @@ use guest_protocol::{
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, Context, auth, image_archives, image_view, new_images, parameters::Parameters,
-    progress, times, unknown, version::ALWAYS_DIGESTS,
+    ApiError, Context, auth, events, filters::Filters, image_archives, image_view,
+    name_pattern::Pattern, new_images, parameters::Parameters, progress, times, unknown,
+    version::ALWAYS_DIGESTS,
 };
 use crate::{
     agent::CallError,
@@ -55,36 +56,31 @@ pub(super) async fn list(
             return Ok(None);
         };
         find(&images, wanted)
-            .map(|image| Some(image_view::created(image)))
+            .map(image_view::created)
             .ok_or_else(|| ApiError::not_found(format!("No such image: {wanted}")))
     };
-    let (before, since) = (created_of("before")?, created_of("since")?);
-    let until = filters
-        .get("until")
-        .first()
-        .map(|until| times::parse(until).map_err(ApiError::bad_request))
-        .transpose()?;
+    let period = Period {
+        before: created_of("before")?,
+        since: created_of("since")?,
+        until: until(&filters)?,
+    };
+    let patterns = filters.get("reference").iter();
+    let patterns = patterns.map(|pattern| Pattern::parse(pattern));
+    let patterns: Vec<_> = patterns
+        .collect::<Result<_, _>>()
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut summaries: Vec<_> = images
-        .iter()
+        .into_iter()
+        .filter_map(|image| named_so(image, &patterns))
         .filter(|image| dangling.is_none_or(|dangling| image.repo_tags.is_empty() == dangling))
         .filter(|image| filters.labels(&image_view::labels(image)))
-        .filter(|image| {
-            filters.any("reference", |pattern| {
-                image
-                    .repo_tags
-                    .iter()
-                    .any(|tag| matches_pattern(pattern, tag))
-            })
-        })
+        .filter(|image| period.includes(image_view::created(image)))
         .map(|image| {
             let shared = shared.as_ref().map_or(-1, |sizes| {
                 sizes.get(&image.id).map_or(0, |size| *size as i64)
             });
-            image_view::summary(image, shared, parameters.version)
+            image_view::summary(&image, shared, parameters.version)
         })
-        .filter(|image| before.is_none_or(|time| image.created < time))
-        .filter(|image| since.is_none_or(|time| image.created > time))
-        .filter(|image| until.is_none_or(|time| image.created <= time / 1_000_000_000))
         .collect();
     summaries.sort_by_key(|image| std::cmp::Reverse(image.created));
     let mut shown = json!(summaries);
@@ -94,6 +90,34 @@ pub(super) async fn list(
         }
     }
     Ok(Json(shown))
+}
+
+/// When images were made that are asked for, in Unix seconds.
+#[derive(Default)]
+struct Period {
+    before: Option<i64>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Period {
+    /// As in Docker, an image that does not say when it was made is in no period that is
+    /// limited.
+    fn includes(&self, created: Option<i64>) -> bool {
+        let holds = |limit: Option<i64>, compare: fn(&i64, &i64) -> bool| {
+            limit.is_none_or(|limit| created.is_some_and(|created| compare(&created, &limit)))
+        };
+        holds(self.before, i64::lt) && holds(self.since, i64::gt) && holds(self.until, i64::le)
+    }
+}
+
+/// The filter `until`, in Unix seconds.
+fn until(filters: &Filters) -> Result<Option<i64>, ApiError> {
+    let until = filters.get("until").first();
+    until
+        .map(|until| times::parse(until).map_err(ApiError::bad_request))
+        .transpose()
+        .map(|time| time.map(|nanoseconds| nanoseconds / 1_000_000_000))
 }
 
 fn find<'a>(images: &'a [Image], wanted: &str) -> Option<&'a Image> {
@@ -108,49 +132,16 @@ fn find<'a>(images: &'a [Image], wanted: &str) -> Option<&'a Image> {
     })
 }
 
-/// Whether a tag fits a pattern with `*` and `?`, neither of which stands for a
-/// slash; a pattern without a tag fits all tags.
-fn matches_pattern(pattern: &str, tag: &str) -> bool {
-    let name = match tag.rsplit_once(':') {
-        Some((name, version)) if !version.contains('/') => name,
-        _ => tag,
-    };
-    glob(pattern.as_bytes(), tag.as_bytes()) || glob(pattern.as_bytes(), name.as_bytes())
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // The usual two cursors: linear but for the last star, no recursion.
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-                continue;
-            }
-            Some(b'?') if text[t] != b'/' => {
-                p += 1;
-                t += 1;
-                continue;
-            }
-            Some(byte) if *byte == text[t] => {
-                p += 1;
-                t += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match star {
-            Some((star_p, star_t)) if text[star_t] != b'/' => {
-                star = Some((star_p, star_t + 1));
-                p = star_p + 1;
-                t = star_t + 1;
-            }
-            _ => return false,
-        }
+/// The image with those of its names that one of `patterns` stands for, if there are any;
+/// all without patterns.
+fn named_so(mut image: Image, patterns: &[Pattern]) -> Option<Image> {
+    if patterns.is_empty() {
+        return Some(image);
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    let wanted = |name: &String| patterns.iter().any(|pattern| pattern.matches_name(name));
+    image.repo_tags.retain(wanted);
+    image.repo_digests.retain(wanted);
+    (!image.repo_tags.is_empty() || !image.repo_digests.is_empty()).then_some(image)
 }
 
 /// `POST /images/create`: a pull, with its progress as the body, or an import.
@@ -317,11 +308,10 @@ pub(super) async fn prune(
         .flag("dangling")
         .map_err(ApiError::bad_request)?
         .unwrap_or(true);
-    let until = filters
-        .get("until")
-        .first()
-        .map(|until| times::parse(until).map_err(ApiError::bad_request))
-        .transpose()?;
+    let period = Period {
+        until: until(&filters)?,
+        ..Period::default()
+    };
     let containers = context.agent.call(ContainerList {}).await?;
     let used: HashSet<_> = containers.into_iter().map(|c| c.image_id).collect();
     let images = context.agent.call(ImageList {}).await?;
@@ -336,7 +326,7 @@ pub(super) async fn prune(
     for image in images {
         if used.contains(&image.id)
             || (only_dangling && !image.repo_tags.is_empty())
-            || until.is_some_and(|until| image_view::created(&image) > until / 1_000_000_000)
+            || !period.includes(image_view::created(&image))
             || !filters.labels(&image_view::labels(&image))
         {
             continue;
@@ -372,6 +362,7 @@ pub(super) async fn prune(
             }
         }
     }
+    events::tell_pruned(&context, "image", reclaimed).await?;
     let deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(
         json!({"ImagesDeleted": deleted, "SpaceReclaimed": reclaimed}),
@@ -380,33 +371,39 @@ pub(super) async fn prune(
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
-    fn patterns_match_names_with_and_without_tags() {
-        for (pattern, tag, expected) in [
-            ("busybox", "busybox:latest", true),
-            ("busybox:latest", "busybox:latest", true),
-            ("busy*", "busybox:latest", true),
-            ("*:1.?", "busybox:1.2", true),
-            ("*", "a/b:latest", false),
-            ("*/*", "a/b:latest", true),
-            ("localhost:5000/*", "localhost:5000/a:b", true),
-            ("busybo", "busybox:latest", false),
-        ] {
-            assert_eq!(matches_pattern(pattern, tag), expected, "{pattern} {tag}");
-        }
+    fn an_image_that_does_not_say_its_age_is_neither_old_nor_new() {
+        let (old, new) = (Some(10), Some(20));
+        let until = |until| Period {
+            until: Some(until),
+            ..Period::default()
+        };
+        assert!(until(15).includes(old) && !until(15).includes(new));
+        let between = Period {
+            before: Some(20),
+            since: Some(9),
+            until: None,
+        };
+        assert!(between.includes(old) && !between.includes(new));
+        assert!(!until(15).includes(None) && !between.includes(None));
+        assert!(Period::default().includes(None));
     }
 
-    proptest! {
-        #[test]
-        fn any_pattern_ends(pattern in "[ab*?/]{0,20}", text in "[ab/]{0,20}") {
-            let found = glob(pattern.as_bytes(), text.as_bytes());
-            if !pattern.contains(['*', '?']) {
-                prop_assert_eq!(found, pattern == text);
-            }
-        }
+    #[test]
+    fn an_image_is_listed_by_the_names_that_were_asked_for() {
+        let image = Image {
+            repo_tags: vec!["busybox:latest".into(), "other:1".into()],
+            repo_digests: vec!["busybox@sha256:aa".into()],
+            ..Image::default()
+        };
+        let named = |pattern: &str| named_so(image.clone(), &[Pattern::parse(pattern).unwrap()]);
+        let busybox = named("busy*").unwrap();
+        assert_eq!(busybox.repo_tags, ["busybox:latest"]);
+        assert_eq!(busybox.repo_digests, image.repo_digests);
+        assert_eq!(named("other").unwrap().repo_tags, ["other:1"]);
+        assert!(named("nobody").is_none());
+        assert_eq!(named_so(image.clone(), &[]), Some(image));
     }
 }

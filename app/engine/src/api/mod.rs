@@ -26,6 +26,7 @@ mod image_defaults;
 mod image_view;
 mod images;
 mod machine;
+mod name_pattern;
 mod networks;
 mod new_images;
 mod parameters;

@@ -56,8 +56,8 @@ fn view(network: &Network) -> Value {
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": false,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": false,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": network.containers,
         "Options": network.options,
         "Labels": network.labels,
@@ -227,12 +227,14 @@ pub(super) async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    super::events::tell_pruned(&context, "network", 0).await?;
     let deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(json!({"NetworksDeleted": deleted})))
 }
 
 fn is_pruned(network: &Network, until: Option<i64>, filters: &Filters) -> bool {
     !network.is_predefined()
+        && !network.config_only
         && network.containers.is_empty()
         && until.is_none_or(|until| network.created <= until)
         && filters.labels(&labels(network))

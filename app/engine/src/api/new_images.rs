@@ -10,7 +10,6 @@ use axum::{
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use guest_protocol::{
     docker::ContainerConfig,
-    image::Compression,
     methods::{ContainerCommit, ContainerInspect, LayerImportNew, NewLayer},
     reference::Reference,
 };
@@ -162,19 +161,15 @@ async fn bring(
     archive: impl stream::Stream<Item = Result<Bytes, axum::Error>>,
 ) -> Result<NewLayer, ApiError> {
     let mut archive = std::pin::pin!(archive);
-    let mut head = Vec::new();
-    while head.len() < Compression::MAGIC {
+    let head = loop {
         match archive.next().await {
-            Some(Ok(piece)) => head.extend_from_slice(&piece),
+            Some(Ok(piece)) if piece.is_empty() => {}
+            Some(Ok(piece)) => break piece,
             Some(Err(error)) => return Err(ApiError::bad_request(error.to_string())),
-            None => break,
+            None => return Err(ApiError::bad_request("the archive is empty")),
         }
-    }
-    if head.is_empty() {
-        return Err(ApiError::bad_request("the archive is empty"));
-    }
-    let compression = Compression::of(&head);
-    let ((), guest) = context.agent.open(LayerImportNew { compression }).await?;
-    let head = stream::once(future::ready(Ok(Bytes::from(head))));
+    };
+    let ((), guest) = context.agent.open(LayerImportNew {}).await?;
+    let head = stream::once(future::ready(Ok(head)));
     upload::<LayerImportNew, NewLayer>(guest, head.chain(archive)).await
 }

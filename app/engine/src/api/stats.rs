@@ -20,6 +20,42 @@ use super::{ApiError, Context, parameters::Parameters, times};
 /// How far apart samples are; Docker's value.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// What Docker tells of a container's memory, by the kernel's names in `memory.stat`. What
+/// the kernel does not tell is 0.
+const MEMORY: [&str; 31] = [
+    "active_anon",
+    "active_file",
+    "anon",
+    "anon_thp",
+    "file",
+    "file_dirty",
+    "file_mapped",
+    "file_writeback",
+    "inactive_anon",
+    "inactive_file",
+    "kernel_stack",
+    "pgactivate",
+    "pgdeactivate",
+    "pgfault",
+    "pglazyfree",
+    "pglazyfreed",
+    "pgmajfault",
+    "pgrefill",
+    "pgscan",
+    "pgsteal",
+    "shmem",
+    "slab",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "sock",
+    "thp_collapse_alloc",
+    "thp_fault_alloc",
+    "unevictable",
+    "workingset_activate",
+    "workingset_nodereclaim",
+    "workingset_refault",
+];
+
 /// `GET /containers/{id}/stats`
 ///
 /// With `stream`, an object each second until the client has enough or the
@@ -41,7 +77,15 @@ pub(super) async fn stats(
     let container = first.id.clone();
     let json = [(CONTENT_TYPE, "application/json")];
     if !streams {
-        if first.time == 0 || parameters.flag("one-shot") {
+        if parameters.flag("one-shot") {
+            let mut message = message(&first, &Sample::default());
+            // As in Docker: whose it is, the client knows.
+            if let Some(fields) = message.as_object_mut() {
+                fields.retain(|name, _| !["id", "name"].contains(&name.as_str()));
+            }
+            return Ok((json, format!("{message}\n")).into_response());
+        }
+        if first.time == 0 {
             return Ok((json, line(&first, &Sample::default())).into_response());
         }
         tokio::time::sleep(INTERVAL).await;
@@ -105,7 +149,7 @@ fn message(sample: &Sample, before: &Sample) -> Value {
         "precpu_stats": cpu(&before.cpu),
         "memory_stats": {},
         "blkio_stats": {
-            "io_service_bytes_recursive": (sample.time != 0).then_some(block_io),
+            "io_service_bytes_recursive": (!block_io.is_empty()).then_some(block_io),
             "io_serviced_recursive": null,
             "io_queue_recursive": null,
             "io_service_time_recursive": null,
@@ -119,14 +163,21 @@ fn message(sample: &Sample, before: &Sample) -> Value {
         return message;
     }
     message["pids_stats"]["current"] = json!(sample.pids.current);
-    if sample.pids.limit != 0 {
-        message["pids_stats"]["limit"] = json!(sample.pids.limit);
-    }
+    let limit = match sample.pids.limit {
+        0 => u64::MAX,
+        limit => limit,
+    };
+    message["pids_stats"]["limit"] = json!(limit);
     let memory = &sample.memory;
+    let detail = |name: &&str| {
+        let value = memory.details.get(*name).copied().unwrap_or(0);
+        ((*name).to_owned(), json!(value))
+    };
+    let details: Map<_, _> = MEMORY.iter().map(detail).collect();
     message["memory_stats"] = json!({
         "usage": memory.usage,
         "limit": memory.limit,
-        "stats": memory.details,
+        "stats": details,
     });
     if memory.failures != 0 {
         message["memory_stats"]["failcnt"] = json!(memory.failures);
@@ -224,6 +275,8 @@ mod tests {
         assert_eq!(message["cpu_stats"]["online_cpus"], 2);
         assert!(message["precpu_stats"].get("online_cpus").is_none());
         assert_eq!(message["memory_stats"]["stats"]["inactive_file"], 3);
+        assert_eq!(message["memory_stats"]["stats"]["anon"], 0);
+        assert_eq!(message["pids_stats"]["limit"], u64::MAX);
         assert_eq!(
             message["blkio_stats"]["io_service_bytes_recursive"][1],
             json!({"major": 254, "minor": 0, "op": "write", "value": 20})

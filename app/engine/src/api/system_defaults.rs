@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::version::{
     ApiVersion, NO_ALLOWED_NON_DISTRIBUTABLE, NO_BRIDGE_FILTERS, NO_EXPECTED_COMMITS,
-    NO_KERNEL_MEMORY,
 };
 
 /// Adds what is missing to `GET /info`. `commit` is the version of what makes containers.
@@ -16,7 +15,6 @@ pub(super) fn fill(info: &mut Value, commit: &str, version: ApiVersion) {
         ("GenericResources", Value::Null),
         ("InitCommit", json!({"ID": ""})),
         ("Isolation", json!("")),
-        ("KernelMemoryTCP", json!(false)),
         ("RuncCommit", json!({"ID": commit})),
     ] {
         info[field] = value;
@@ -49,9 +47,6 @@ pub(super) fn fill(info: &mut Value, commit: &str, version: ApiVersion) {
             info["RegistryConfig"][field] = Value::Null;
         }
     }
-    if version < NO_KERNEL_MEMORY {
-        info["KernelMemory"] = json!(false);
-    }
 }
 
 #[cfg(test)]
@@ -71,7 +66,8 @@ mod tests {
         let (old, new) = (filled(MIN_VERSION), filled(MAX_VERSION));
         assert_eq!(new["RuncCommit"], json!({"ID": "1"}));
         assert_eq!(old["RuncCommit"], json!({"ID": "1", "Expected": "1"}));
-        assert!(old.get("KernelMemory").is_some() && new.get("KernelMemory").is_none());
+        // Which control groups of version 2 do not have.
+        assert!(old.get("KernelMemory").is_none());
         assert!(new.get("BridgeNfIptables").is_none());
     }
 }

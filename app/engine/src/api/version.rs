@@ -27,8 +27,6 @@ pub(super) const NO_MADE_UP_TIME: ApiVersion = ApiVersion(1, 44);
 pub(super) const FEW_IMAGE_FIELDS: ApiVersion = ApiVersion(1, 50);
 /// Since when lists of images tell digests without being asked.
 pub(super) const ALWAYS_DIGESTS: ApiVersion = ApiVersion(1, 43);
-/// Until when `info` tells of limits of the kernel's memory.
-pub(super) const NO_KERNEL_MEMORY: ApiVersion = ApiVersion(1, 42);
 /// Until when `info` tells of layers that may not be pushed.
 pub(super) const NO_ALLOWED_NON_DISTRIBUTABLE: ApiVersion = ApiVersion(1, 47);
 /// Until when `info` tells which versions of its parts an engine expects.

@@ -172,6 +172,7 @@ pub(super) async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    super::events::tell_pruned(&context, "volume", reclaimed).await?;
     Ok(Json(
         json!({"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}),
     ))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use guest_protocol::{
     AgentError, frame,
-    image::{Compression, LayerBlob, LayerDescriptor, Origin},
+    image::{LayerBlob, LayerDescriptor, Origin},
     methods::{
         ImageCreate, LayerBlobsKeep, LayerImport, LayerImported, LayerWanted, LayersMissing,
     },
@@ -111,6 +111,9 @@ pub(super) struct Image {
     pub(super) repository: Option<String>,
 }
 
+/// How often layers are brought that are gone again when the image is made of them.
+const ATTEMPTS: u32 = 3;
+
 /// Brings an image to the guest. `open` gives a layer's bytes by digest and size.
 pub(super) async fn import(
     agent: &Arc<Agent>,
@@ -136,6 +139,42 @@ pub(super) async fn import(
         };
         layers.iter().zip(media_types).map(blob).collect()
     });
+    let text = |bytes: &Bytes, what: &str| {
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| ImportError::Invalid(format!("the image's {what} is not UTF-8")))
+    };
+    let create = ImageCreate {
+        configuration: text(&image.configuration, "configuration")?,
+        manifest_media_type: image.manifest.media_type.clone(),
+        manifest: text(&image.manifest.bytes, "manifest")?,
+        references: image.references,
+        origin: Origin::Pull,
+    };
+    for attempt in 1.. {
+        bring(agent, &layers, &open, progress).await?;
+        match agent.call(create.clone()).await {
+            // Another image had one of the layers meanwhile, and took it along when it
+            // was removed.
+            Err(error) if error.is_not_found() && attempt < ATTEMPTS => {}
+            created => {
+                created?;
+                break;
+            }
+        }
+    }
+    if let Some(blobs) = blobs {
+        agent.call(LayerBlobsKeep { blobs }).await?;
+    }
+    Ok(())
+}
+
+/// Brings the layers that the agent does not have.
+async fn bring(
+    agent: &Agent,
+    layers: &[LayerDescriptor],
+    open: &impl Fn(&str, u64) -> Result<LayerBytes, RegistryError>,
+    progress: &Progress,
+) -> Result<(), ImportError> {
     let missing = agent
         .call(LayersMissing {
             diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
@@ -154,14 +193,13 @@ pub(super) async fn import(
             progress
                 .step(short(&layer.digest), "Pulling fs layer")
                 .await?;
-            wanted.push(layer);
+            wanted.push(layer.clone());
         } else {
             progress
                 .step(short(&layer.digest), "Already exists")
                 .await?;
         }
     }
-    let open = &open;
     let mut transfers = stream::iter(wanted)
         .map(|layer| async move {
             let bytes = open(&layer.digest, layer.size)?;
@@ -170,22 +208,6 @@ pub(super) async fn import(
         .buffer_unordered(LAYERS_AT_ONCE);
     while let Some(result) = transfers.next().await {
         result?;
-    }
-    let text = |bytes: &Bytes, what: &str| {
-        String::from_utf8(bytes.to_vec())
-            .map_err(|_| ImportError::Invalid(format!("the image's {what} is not UTF-8")))
-    };
-    agent
-        .call(ImageCreate {
-            configuration: text(&image.configuration, "configuration")?,
-            manifest_media_type: image.manifest.media_type.clone(),
-            manifest: text(&image.manifest.bytes, "manifest")?,
-            references: image.references,
-            origin: Origin::Pull,
-        })
-        .await?;
-    if let Some(blobs) = blobs {
-        agent.call(LayerBlobsKeep { blobs }).await?;
     }
     Ok(())
 }
@@ -271,33 +293,31 @@ fn describe_layers(
         .iter()
         .zip(diff_ids)
         .map(|(layer, diff_id)| {
+            check_layer_type(layer.media_type().as_ref())?;
             Ok(LayerDescriptor {
                 digest: layer.digest().to_string(),
                 size: layer.size(),
                 diff_id,
-                compression: compression(layer.media_type().as_ref())?,
             })
         })
         .collect()
 }
 
-/// How a layer of this media type is compressed.
-fn compression(media_type: &str) -> Result<Compression, ImportError> {
-    match media_type {
-        "application/vnd.docker.image.rootfs.diff.tar.gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-        | "application/vnd.oci.image.layer.v1.tar+gzip"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Ok(Compression::Gzip),
-        "application/vnd.docker.image.rootfs.diff.tar.zstd"
-        | "application/vnd.oci.image.layer.v1.tar+zstd"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Ok(Compression::Zstd),
-        "application/vnd.docker.image.rootfs.diff.tar"
-        | "application/vnd.oci.image.layer.v1.tar"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Ok(Compression::None),
-        other => Err(ImportError::Invalid(format!(
-            "layers of type {other:?} are not supported: this is no container image"
-        ))),
+/// Refuses what is no layer of files. How it is compressed its bytes say, not its type.
+fn check_layer_type(media_type: &str) -> Result<(), ImportError> {
+    let is_layer = ["vnd.oci.image.layer.", "vnd.docker.image.rootfs."]
+        .iter()
+        .any(|kind| {
+            media_type
+                .strip_prefix("application/")
+                .is_some_and(|rest| rest.starts_with(kind))
+        });
+    if is_layer && !media_type.ends_with("+encrypted") {
+        return Ok(());
     }
+    Err(ImportError::Invalid(format!(
+        "layers of type {media_type:?} are not supported: this is no container image"
+    )))
 }
 
 /// Whether a blob of known bytes has the digest that it should have.
@@ -333,8 +353,29 @@ mod tests {
         .unwrap();
         assert!(describe_layers(&manifest, vec![]).is_err());
         let layers = describe_layers(&manifest, vec!["sha256:x".into()]).unwrap();
-        assert_eq!(layers[0].compression, Compression::Zstd);
         assert_eq!(layers[0].size, 3);
-        assert!(compression("application/vnd.cncf.helm.chart.content.v1.tar+gzip").is_err());
+    }
+
+    #[test]
+    fn layers_are_told_from_what_else_registries_keep() {
+        for layer in [
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.diff.tar",
+            "application/vnd.oci.image.layer.v1.tar",
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.oci.image.layer.v1.tar+xz",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ] {
+            assert!(check_layer_type(layer).is_ok(), "{layer}");
+        }
+        for other in [
+            "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "application/octet-stream",
+            "",
+        ] {
+            assert!(check_layer_type(other).is_err(), "{other}");
+        }
     }
 }

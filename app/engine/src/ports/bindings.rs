@@ -47,7 +47,8 @@ pub(crate) fn discarded(host: &HostConfig) -> Option<&'static str> {
         .then_some("Published ports are discarded when using host network mode")
 }
 
-/// All that `container` asks for, by its ports. Nothing without a network of its own.
+/// All that `container` asks for, by its ports. Nothing without a network of its own, and as
+/// in Docker nothing for ports that it does not expose: clients expose what they publish.
 ///
 /// # Errors
 /// As [`check`].
@@ -61,8 +62,10 @@ pub(super) fn wanted(container: &Container) -> Result<Vec<Wanted>, String> {
         Some(ports) => asked(ports)?,
         None => Vec::new(),
     };
+    let exposed = exposed(container);
+    wanted.retain(|one| exposed.contains(&(one.container_port, one.transport)));
     if host.publish_all_ports == Some(true) {
-        for (container_port, transport) in exposed(container) {
+        for (container_port, transport) in exposed {
             let published =
                 |one: &Wanted| (one.container_port, one.transport) == (container_port, transport);
             if !wanted.iter().any(published) {
@@ -218,15 +221,16 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_what_is_wanted() {
         let host = json!({"PortBindings": {
-            "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostPort": "9000-9010"}],
-            "443": null,
+            "80": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostPort": "9000-9010"}],
+            "53/udp": null,
+            "443/tcp": [{"HostPort": "443"}],
         }});
         assert_eq!(
             texts(host),
             [
                 "Some(127.0.0.1) Some(8080..=8080) -> 80/tcp",
                 "None Some(9000..=9010) -> 80/tcp",
-                "None None -> 443/tcp",
+                "None None -> 53/udp",
             ]
         );
         let host =

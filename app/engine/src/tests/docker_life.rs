@@ -3,12 +3,7 @@
 
 use std::time::Duration;
 
-use super::{
-    docker::{DeveloperAgent, Docker},
-    engine::Engine,
-    image::TestImage,
-    local_registry::Registry,
-};
+use super::stage::{Docker, Stage};
 use crate::api::times;
 
 /// More than anything here takes to come about.
@@ -16,21 +11,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_s_commands_on_lives_work() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: the agent's developer mode needs root");
+    let Some(stage) = Stage::with_busybox().await else {
         return;
-    }
-    let engine = Engine::start(None);
-    let data = engine.directory.path().join("data");
-    let agent = DeveloperAgent::start(&engine.agent_socket(), &data).await;
-    let registry = Registry::start();
-    registry
-        .push(&TestImage::busybox(), "busybox", "latest")
-        .await;
-    let docker = Docker { engine: &engine };
-    let image = format!("{}/busybox", registry.address);
-    docker.ok(&["pull", "-q", &image]).await;
-    docker.ok(&["tag", &image, "bb"]).await;
+    };
+    let docker = stage.docker();
 
     paused(&docker).await;
     healthy(&docker).await;
@@ -39,7 +23,7 @@ async fn docker_s_commands_on_lives_work() {
     changed(&docker).await;
     told(&docker).await;
     pruned(&docker).await;
-    agent.stop().await;
+    stage.agent.stop().await;
 }
 
 async fn until(docker: &Docker<'_>, arguments: &[&str], wanted: &str) {

@@ -14,3 +14,4 @@ mod ports;
 mod pull;
 pub(crate) mod receiver;
 mod registry_server;
+mod stage;

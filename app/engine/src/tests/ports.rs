@@ -7,39 +7,23 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    docker::{DeveloperAgent, Docker},
-    engine::Engine,
-    image::TestImage,
-    local_registry::Registry,
-};
+use super::stage::{Docker, Stage};
 
 /// More than anything here takes to come about.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_s_options_of_ports_work() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: the agent's developer mode needs root");
+    let Some(stage) = Stage::with_busybox().await else {
         return;
-    }
-    let engine = Engine::start(None);
-    let data = engine.directory.path().join("data");
-    let agent = DeveloperAgent::start(&engine.agent_socket(), &data).await;
-    let registry = Registry::start();
-    registry
-        .push(&TestImage::busybox(), "busybox", "latest")
-        .await;
-    let docker = Docker { engine: &engine };
-    let image = format!("{}/busybox", registry.address);
-    docker.ok(&["pull", "-q", &image]).await;
-    docker.ok(&["tag", &image, "bb"]).await;
+    };
+    let docker = stage.docker();
 
     published(&docker).await;
     taken(&docker).await;
     refused(&docker).await;
     restarted(&docker).await;
-    agent.stop().await;
+    stage.agent.stop().await;
 }
 
 /// What `docker run -d … nc` with these options echoes at.

@@ -65,6 +65,24 @@ async fn an_image_arrives_and_is_up_to_date_then() {
 }
 
 #[tokio::test]
+async fn a_layer_that_goes_with_another_image_is_brought_again() {
+    let image = TestImage::new(&[b"one", b"two"]);
+    let server = RegistryServer::with_image(image, |_, _| None).await;
+    let (engine, receiver) = started();
+    receiver.received.lock().unwrap().removals = 2;
+    let statuses = engine.post(&server.pull_path(), &[], "").await.statuses();
+    assert_eq!(statuses.iter().filter(|s| *s == "Pull complete").count(), 4);
+    assert!(receiver.image(&server.image_name()).is_some());
+
+    // It is not tried for ever.
+    let (engine, receiver) = started();
+    receiver.received.lock().unwrap().removals = 100;
+    let answer = engine.post(&server.pull_path(), &[], "").await;
+    assert!(answer.stream_error().contains("is not on disk"));
+    assert!(receiver.image(&server.image_name()).is_none());
+}
+
+#[tokio::test]
 async fn a_layer_with_a_wrong_digest_is_never_completed() {
     let image = TestImage::new(&[&noise(500_000)]);
     let (is_layer, mut bad) = (is_layer(&image), image.layers[0].clone());

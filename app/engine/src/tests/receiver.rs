@@ -27,6 +27,8 @@ use tokio::{
 pub(super) struct Received {
     /// Layers that came whole, by the digest of their tar.
     pub(super) layers: HashSet<String>,
+    /// How many times a layer is gone when an image is to be made of it.
+    pub(super) removals: usize,
     /// Their tars.
     tars: HashMap<String, Vec<u8>>,
     /// Where layers are.
@@ -35,6 +37,18 @@ pub(super) struct Received {
     pub(super) images: HashMap<String, Image>,
     /// What images are made of, by each of their names.
     documents: HashMap<String, Documents>,
+}
+
+impl Received {
+    /// Loses a layer, as when another image with it is removed, if that is to be.
+    fn remove_a_layer(&mut self) -> bool {
+        let Some(left) = self.removals.checked_sub(1) else {
+            return false;
+        };
+        self.removals = left;
+        let layer = self.layers.iter().next().unwrap().clone();
+        self.layers.remove(&layer)
+    }
 }
 
 /// A receiver at work.
@@ -166,6 +180,11 @@ async fn serve(
             ok(&mut stream, ()).await;
         }
         Request::ImageCreate(call) => {
+            if received.lock().unwrap().remove_a_layer() {
+                let gone = "a layer is not on disk: pull the image again";
+                fail(&mut stream, AgentError::new(ErrorKind::NotFound, gone)).await;
+                return;
+            }
             let id = format!(
                 "sha256:{}",
                 hex::encode(Sha256::digest(&call.configuration))

@@ -1,5 +1,5 @@
-//! What a method is, and the macro that makes all of them from their list in
-//! [`methods`](super). No method is named here.
+//! What a method is, and the macros that make them and [`Request`] from lists. No
+//! method is named here.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -15,23 +15,9 @@ pub trait Method: Serialize {
     fn into_request(self) -> Request;
 }
 
-/// Makes [`Request`], a type for each method, and its [`Method`].
+/// Makes a type for each method, and its [`Method`].
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } -> $reply:ty;)*) => {
-        /// Any call, as it travels: `{"method": "ContainerStart", "params": {…}}`.
-        #[derive(Debug, Clone, Serialize, Deserialize)]
-        #[serde(tag = "method", content = "params")]
-        pub enum Request {
-            $($(#[$doc])* $name($name),)*
-        }
-
-        impl Request {
-            /// The method's name, for logs.
-            pub fn name(&self) -> &'static str {
-                match self { $(Self::$name(_) => stringify!($name),)* }
-            }
-        }
-
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,5 +29,30 @@ macro_rules! methods {
                 fn into_request(self) -> Request { Request::$name(self) }
             }
         )*
+    };
+}
+
+/// Makes [`Request`] of the methods of each module. One that is not named here cannot
+/// be sent: its [`Method`] does not compile.
+macro_rules! requests {
+    ($($module:ident { $($name:ident),* $(,)? })*) => {
+        $(pub use self::$module::{$($name),*};)*
+
+        /// Any call, as it travels: `{"method": "ContainerStart", "params": {…}}`.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "method", content = "params")]
+        pub enum Request {
+            $($(
+                #[doc = concat!("[`", stringify!($name), "`]")]
+                $name($name),
+            )*)*
+        }
+
+        impl Request {
+            /// The method's name, for logs.
+            pub fn name(&self) -> &'static str {
+                match self { $($(Self::$name(_) => stringify!($name),)*)* }
+            }
+        }
     };
 }

@@ -28,6 +28,7 @@ impl Containers {
                 format!("container {} is not running", entry.id),
             ));
         }
+        self.tell(&entry, "top", &[]);
         let mut ids = Vec::new();
         collect(&entry.cgroup(), &mut ids);
         ids.sort_unstable();

@@ -1,19 +1,15 @@
 //! Which images an archive holds, by what it says itself: `manifest.json`, as
 //! `docker save` writes, or the `index.json` of an OCI image layout.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read},
-};
+use std::collections::BTreeMap;
 
 use guest_protocol::{
     AgentError,
-    image::Compression,
     reference::{Reference, is_digest},
 };
 use serde::Deserialize;
 
-use super::spool::{Found, Spool, corrupt, disk};
+use super::spool::{Found, Spool, corrupt};
 use crate::images::description::{self, MANIFEST, digest, local_manifest};
 
 /// The largest document that is read, in bytes.
@@ -38,7 +34,6 @@ pub(super) struct ArchivedImage {
 pub(super) struct ArchivedLayer {
     pub(super) diff_id: String,
     pub(super) file: Found,
-    pub(super) compression: Compression,
 }
 
 /// The images in `spool`; of indexes of several platforms those for `platform`.
@@ -125,22 +120,9 @@ fn layers(
             let file = spool
                 .find(path)
                 .ok_or_else(|| corrupt(&format!("the layer {path} is missing")))?;
-            Ok(ArchivedLayer {
-                diff_id,
-                compression: compression(&file).map_err(|error| disk(&error))?,
-                file,
-            })
+            Ok(ArchivedLayer { diff_id, file })
         })
         .collect()
-}
-
-/// How a file is compressed, by how it begins.
-fn compression(file: &Found) -> io::Result<Compression> {
-    let mut magic = Vec::with_capacity(Compression::MAGIC);
-    std::fs::File::open(&file.path)?
-        .take(Compression::MAGIC as u64)
-        .read_to_end(&mut magic)?;
-    Ok(Compression::of(&magic))
 }
 
 /// An OCI image index.

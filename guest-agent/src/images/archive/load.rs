@@ -107,7 +107,6 @@ async fn load_layer(
         digest: layer.diff_id.clone(),
         size: layer.file.size,
         diff_id: layer.diff_id.clone(),
-        compression: layer.compression,
     };
     let Some(reservation) = store.reserve_layer(&descriptor).await? else {
         return Ok(());

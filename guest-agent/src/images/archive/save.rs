@@ -29,6 +29,8 @@ pub(crate) struct Archive {
     texts: BTreeMap<String, String>,
     /// Layers with the lengths of their tars.
     layers: BTreeMap<String, u64>,
+    /// Ids of its images.
+    images: Vec<String>,
 }
 
 impl ImageStore {
@@ -45,11 +47,13 @@ impl ImageStore {
             store: self.clone(),
             texts: BTreeMap::new(),
             layers: BTreeMap::new(),
+            images: Vec::new(),
         };
         let mut items = Vec::new();
         let mut index = Vec::new();
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for image in self.to_save(references)? {
+            archive.images.push(image.id.clone());
             let mut sizes = Vec::new();
             for diff_id in &image.diff_ids {
                 let size = match archive.layers.get(diff_id) {
@@ -99,6 +103,11 @@ impl ImageStore {
 }
 
 impl Archive {
+    /// Ids of the images that are in it.
+    pub(crate) fn images(&self) -> &[String] {
+        &self.images
+    }
+
     /// Writes the archive, blocking.
     ///
     /// # Errors

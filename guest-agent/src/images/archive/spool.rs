@@ -6,16 +6,16 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Cursor, Read, Write},
+    io::{self, BufRead, Read, Write},
     path::{Path, PathBuf},
 };
 
-use guest_protocol::{AgentError, ErrorKind, image::Compression};
+use guest_protocol::{AgentError, ErrorKind};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::images::{
-    compression,
+    compression::decompressed,
     space::Spending,
     unpack::{
         ArchiveError,
@@ -228,20 +228,6 @@ fn normal(path: &[u8]) -> Result<Vec<u8>, AgentError> {
                 String::from_utf8_lossy(path.get(..200).unwrap_or(path))
             ))
         })
-}
-
-/// Takes off the compression that `stream` begins with, if any.
-fn decompressed(mut stream: impl Read + Send + 'static) -> io::Result<impl Read> {
-    let mut magic = Vec::with_capacity(Compression::MAGIC);
-    (&mut stream)
-        .take(Compression::MAGIC as u64)
-        .read_to_end(&mut magic)?;
-    let compression = Compression::of(&magic);
-    let stream = BufReader::new(Cursor::new(magic).chain(stream));
-    Ok(BufReader::new(compression::decompressed(
-        stream,
-        compression,
-    )?))
 }
 
 /// An archive that is not what it should be.

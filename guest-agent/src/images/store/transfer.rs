@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, Write},
+    io::Write,
     path::PathBuf,
 };
 
@@ -15,10 +15,13 @@ use guest_protocol::{
 };
 
 use super::{
-    ImageStore, LayerReservation, check_diff_id, check_manifest, digest, import::LayerStream,
-    invalid, name_meant, names_of, parse,
+    ImageStore,
+    lookup::{invalid, name_meant, names_of, parse},
 };
-use crate::images::records::{Changes, ImageRecord};
+use crate::images::{
+    description::{check_diff_id, check_manifest, digest},
+    records::{Changes, ImageRecord},
+};
 
 /// An image that is to be saved.
 #[derive(Debug)]
@@ -248,21 +251,4 @@ fn present<'a>(blobs: &'a [LayerBlob], layers: &BTreeMap<String, u64>) -> Vec<&'
         .iter()
         .filter(|blob| layers.contains_key(&blob.diff_id))
         .collect()
-}
-
-impl LayerReservation {
-    /// As [`import`](Self::import), of a blob that is here already.
-    pub(in crate::images) async fn import_local(
-        self,
-        blob: impl BufRead + Send + 'static,
-    ) -> Result<(), AgentError> {
-        let Self { inner, layer, lock } = self;
-        let digest = layer.digest.clone();
-        tokio::task::spawn_blocking(move || {
-            let stream = LayerStream::local(blob, layer.compression);
-            inner.import(&layer, &lock, stream).map(drop)
-        })
-        .await
-        .map_err(|error| AgentError::system(format!("layer {digest}: {error}")))?
-    }
 }

@@ -348,7 +348,6 @@ fn a_decompression_bomb_can_be_aborted() {
         digest: digest(b"bomb"),
         size: 1 << 40,
         diff_id: digest(b"bomb"),
-        compression: Compression::Zstd,
     };
     let mut stream = Endless {
         source: compressed,

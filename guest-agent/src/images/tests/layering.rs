@@ -87,8 +87,10 @@ fn apply(lower: &Tree, steps: &[Step]) -> (Tree, Vec<u8>) {
         if ways.iter().any(blocked) {
             continue;
         }
-        if let Step::HardLink { target, .. } = step
-            && !matches!(own.get(target), Some(Node::File { .. }))
+        // What is below the link goes before it is made: its target must be elsewhere.
+        if let Step::HardLink { path, target } = step
+            && (!matches!(own.get(target), Some(Node::File { .. }))
+                || target.starts_with(&format!("{path}/")))
         {
             continue;
         }

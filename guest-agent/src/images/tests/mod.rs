@@ -13,7 +13,7 @@ use std::{io::Write, path::PathBuf, sync::Arc};
 
 use guest_protocol::{
     AgentError,
-    image::{Compression, Image, LayerDescriptor},
+    image::{Image, LayerDescriptor},
 };
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
@@ -141,7 +141,6 @@ fn descriptor(tar: &[u8]) -> LayerDescriptor {
         digest: digest(tar),
         size: tar.len() as u64,
         diff_id: digest(tar),
-        compression: Compression::None,
     }
 }
 

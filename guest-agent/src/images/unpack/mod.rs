@@ -4,7 +4,7 @@
 //! Called by the layer store with a decompressed stream and an empty directory, and
 //! by [`archive`](crate::archive) for volumes and containers ([`Rules`] says what
 //! differs).
-//! [`archive`] reads the stream's entries, [`path`] makes their names harmless,
+//! [`archive`] reads the stream's entries ([`header`], [`pax`], [`sparse`]), [`path`] makes their names harmless,
 //! [`tree`] and [`kept`] are the only code here that touches the layer's files, and
 //! reach nothing outside the directory they were given. This module joins them: what
 //! each kind of entry becomes, and what OCI's whiteouts become for OverlayFS. What
@@ -20,6 +20,7 @@
 //! `Documentation/filesystems/overlayfs.rst` (whiteouts, opaque directories).
 
 pub(super) mod archive;
+mod header;
 mod kept;
 pub(super) mod path;
 mod pax;

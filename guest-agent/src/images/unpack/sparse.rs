@@ -4,7 +4,8 @@
 //! Sparse Files".
 
 use super::{
-    archive::{ArchiveError, BLOCK, number},
+    archive::ArchiveError,
+    header::{BLOCK, number},
     pax::decimal,
 };
 

@@ -13,11 +13,10 @@ use super::{
     footprint::{Footprint, connections},
 };
 use crate::tests::{
-    docker::{DeveloperAgent, Docker},
     engine::Engine,
     image::{TestImage, noise},
-    local_registry::Registry,
     registry_server::{RegistryServer, Reply},
+    stage::{Docker, Stage},
 };
 
 /// Clients of each call.
@@ -104,35 +103,19 @@ impl Call {
 const JSON: &str = "Content-Type: application/json\r\n";
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
 
-/// An engine, its agent, a container `run` that runs and images to move.
-struct Stage {
-    engine: Engine,
-    agent: DeveloperAgent,
-    _registry: Registry,
-}
+/// A stage with a container `run` that runs and images to move.
+struct Running(Stage);
 
-impl Stage {
+impl Running {
     /// None without root.
     async fn set() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: the agent's developer mode needs root");
-            return None;
-        }
-        let engine = Engine::start(None);
-        let data = engine.directory.path().join("data");
-        let agent = DeveloperAgent::start(&engine.agent_socket(), &data).await;
-        let registry = Registry::start();
-        registry
-            .push(&TestImage::busybox(), "busybox", "latest")
-            .await;
+        let stage = Stage::empty().await?;
         let large = TestImage::new(&[&noise(3_000_000)]);
-        registry.push(&large, "large", "latest").await;
-        let docker = Docker { engine: &engine };
-        for name in ["busybox", "large"] {
-            let image = format!("{}/{name}", registry.address);
-            docker.ok(&["pull", "-q", &image]).await;
-            docker.ok(&["tag", &image, name]).await;
+        stage.registry.push(&large, "large", "latest").await;
+        for image in ["busybox", "large"] {
+            stage.take(image, image).await;
         }
+        let docker = stage.docker();
         let script = "echo line; exec sleep 100000";
         docker
             .ok(&[
@@ -144,33 +127,27 @@ impl Stage {
             .ok(&["top", "run", "-o", "pid,args"])
             .await
             .contains("echo line")
-            || connections(engine.socket()) > 0
+            || connections(stage.engine.socket()) > 0
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Some(Self {
-            engine,
-            agent,
-            _registry: registry,
-        })
+        Some(Self(stage))
     }
 
     fn docker(&self) -> Docker<'_> {
-        Docker {
-            engine: &self.engine,
-        }
+        self.0.docker()
     }
 
     /// What there is while nobody calls: the commands before have ended, but their
     /// connections may still be on their way out.
     async fn footprint(&self) -> Footprint {
         const MOMENT: Duration = Duration::from_millis(100);
-        let look = || Footprint::of(&self.engine, &self.agent);
+        let look = || Footprint::of(&self.0.engine, &self.0.agent);
         let mut last = look();
         loop {
             tokio::time::sleep(MOMENT).await;
             let now = look();
-            if now == last && connections(self.engine.socket()) == 0 {
+            if now == last && connections(self.0.engine.socket()) == 0 {
                 return now;
             }
             last = now;
@@ -185,24 +162,24 @@ impl Stage {
             for _ in 0..CLIENTS {
                 let call = call().await;
                 name = call.head.lines().collect::<Vec<_>>().join(" | ");
-                call.leave(&self.engine, leaving).await;
+                call.leave(&self.0.engine, leaving).await;
             }
             let what = format!("{name} {leaving:?}");
-            before.returns(&self.engine, &self.agent, &what).await;
+            before.returns(&self.0.engine, &self.0.agent, &what).await;
         }
     }
 
     async fn exec(&self, command: &str) -> String {
         let body =
             format!(r#"{{"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","{command}"]}}"#);
-        let answer = self.engine.post("/containers/run/exec", &[], &body).await;
+        let answer = self.0.engine.post("/containers/run/exec", &[], &body).await;
         answer.json()["Id"].as_str().unwrap().to_owned()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_leave_take_everything_with_them() {
-    let Some(stage) = Stage::set().await else {
+    let Some(stage) = Running::set().await else {
         return;
     };
     for path in [
@@ -223,12 +200,12 @@ async fn readers_that_leave_take_everything_with_them() {
         let path = format!("/containers/run/wait?condition={condition}");
         stage.all_leave(async || Call::post(&path, "")).await;
     }
-    stage.agent.stop().await;
+    stage.0.agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_attach_and_leave_take_everything_with_them() {
-    let Some(stage) = Stage::set().await else {
+    let Some(stage) = Running::set().await else {
         return;
     };
     let attach = "/containers/run/attach?stream=1&stdin=1&stdout=1&stderr=1";
@@ -261,14 +238,14 @@ async fn those_who_attach_and_leave_take_everything_with_them() {
         call.body = b"{}".to_vec();
         call.answered("101 ")
     };
-    flood().await.leave(&stage.engine, Leaving::Closes).await;
+    flood().await.leave(&stage.0.engine, Leaving::Closes).await;
     stage.docker().ok(&["restart", "-t", "0", "run"]).await;
-    stage.agent.stop().await;
+    stage.0.agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_upload_and_leave_leave_nothing() {
-    let Some(stage) = Stage::set().await else {
+    let Some(stage) = Running::set().await else {
         return;
     };
     let mut tar = tar::Builder::new(Vec::new());
@@ -294,12 +271,12 @@ async fn those_who_upload_and_leave_leave_nothing() {
     let images = |df: &str| df.split("Containers space").next().map(str::to_owned);
     let now = stage.docker().ok(&["system", "df", "-v"]).await;
     assert_eq!(images(&now), images(&df));
-    stage.agent.stop().await;
+    stage.0.agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pulls_and_pushes_end_with_their_clients() {
-    let Some(stage) = Stage::set().await else {
+    let Some(stage) = Running::set().await else {
         return;
     };
     let image = TestImage::new(&[&noise(1000)]);
@@ -338,12 +315,12 @@ async fn pulls_and_pushes_end_with_their_clients() {
     stage
         .all_leave(async || Call::post(&import, "").answered(""))
         .await;
-    stage.agent.stop().await;
+    stage.0.agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_made_though_its_client_is_gone() {
-    let Some(stage) = Stage::set().await else {
+    let Some(stage) = Running::set().await else {
         return;
     };
     let docker = stage.docker();
@@ -359,7 +336,7 @@ async fn a_change_is_made_though_its_client_is_gone() {
     let before = stage.footprint().await;
     let gone = async |line: &str, state: &str| {
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-        drop(Raw::say(stage.engine.socket(), request).await);
+        drop(Raw::say(stage.0.engine.socket(), request).await);
         let asked = async {
             while docker
                 .ok(&["inspect", "-f", "{{.State.Status}}", "web"])
@@ -381,7 +358,9 @@ async fn a_change_is_made_though_its_client_is_gone() {
         gone("POST /containers/web/unpause", "running").await;
         gone("POST /containers/web/kill", "exited").await;
     }
-    before.returns(&stage.engine, &stage.agent, "lives").await;
+    before
+        .returns(&stage.0.engine, &stage.0.agent, "lives")
+        .await;
     assert!(!listens());
-    stage.agent.stop().await;
+    stage.0.agent.stop().await;
 }

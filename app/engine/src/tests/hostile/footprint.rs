@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::tests::{docker::DeveloperAgent, engine::Engine};
+use crate::tests::{engine::Engine, stage::DeveloperAgent};
 
 /// How long things may take to go: what lingers does so for some seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
