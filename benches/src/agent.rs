@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use guest_protocol::AGENT_PORT;
 use guest_protocol::container::ExecConfig;
 use guest_protocol::frame::{self, Reply};
-use guest_protocol::image::{Compression, LayerDescriptor, Origin};
+use guest_protocol::image::{LayerDescriptor, Origin};
 use guest_protocol::methods::{
     ExecInspect, ImageCreate, LayerImport, LayerImported, LayerWanted, MachineShell, Method,
 };
@@ -100,7 +100,6 @@ impl Agent {
                 digest: digest.clone(),
                 size: layer.len() as u64,
                 diff_id: digest.clone(),
-                compression: Compression::None,
             },
         })?;
         if wanted == LayerWanted::Send {

@@ -159,7 +159,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// Above this share of waiting processes, in percent, a run is worth a warning.
+const BUSY: f64 = 10.0;
+
+/// How much of the last ten seconds some process waited for a processor, in percent;
+/// unknown without the kernel's pressure accounting.
+fn waiting_for_processors() -> Option<f64> {
+    let pressure = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let some = pressure.lines().find(|line| line.starts_with("some"))?;
+    let average = some.split(' ').find_map(|it| it.strip_prefix("avg10="))?;
+    average.parse().ok()
+}
+
 fn measure(options: &Options) -> Result<()> {
+    if let Some(waiting) = waiting_for_processors().filter(|waiting| *waiting > BUSY) {
+        println!(
+            "The processors are busy ({waiting:.0} % of the time something waits): with automatic \
+             groups of the scheduler each session gets the same share of them, whatever its nice \
+             value, and dctl's engine and monitor are sessions of their own."
+        );
+    }
     for name in &options.names {
         if !BENCHES.iter().any(|(known, ..)| known == name) {
             let known: Vec<_> = BENCHES.iter().map(|(name, ..)| *name).collect();

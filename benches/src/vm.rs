@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::agent::Agent;
 use anyhow::{Context, Result, bail};
 use dctl_vmm::config::{DiskConfig, VmConfig, VsockConfig};
 use guest_protocol::{GUEST_CID, POWER_BUTTON_PORT, READY_PORT};
@@ -26,16 +27,33 @@ pub(crate) const MEMORY_MIB: u32 = 512;
 pub(crate) enum Monitor {
     /// `dctl vmm`.
     Ours,
-    /// `qemu-system-x86_64 -M microvm -accel kvm`, its devices as they come.
+    /// `qemu-system-x86_64 -M microvm -accel kvm` as it comes, but for ACPI, which the
+    /// guest's kernel does not have.
     Qemu,
+    /// The same without the PC's timers, clock, interrupt controller and serial port.
+    QemuBare,
     /// The same with a console of one port: by default it has 31, which cost it
     /// hundreds of exits.
     QemuOnePort,
 }
 
+impl Monitor {
+    /// QEMU's options: a machine of its kind, and its console.
+    fn of_qemu(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Ours => None,
+            Self::Qemu => Some((MICROVM, CONSOLE)),
+            Self::QemuBare => Some((BARE_MICROVM, CONSOLE)),
+            Self::QemuOnePort => Some((BARE_MICROVM, ONE_PORT_CONSOLE)),
+        }
+    }
+}
+
 /// A machine that is ready. Dropped, it is gone.
 pub(crate) struct Machine {
     child: Child,
+    /// The way to the agent of a machine of ours.
+    agent: Option<PathBuf>,
     /// From the monitor's start until the agent's call.
     pub(crate) ready_after: Duration,
     /// VM exits until then, of this machine alone.
@@ -59,16 +77,12 @@ impl Machine {
         folder: &Path,
         disk: &Path,
     ) -> Result<Self> {
-        let (mut command, ready) = match monitor {
-            Monitor::Ours => ours(options, cpus, folder, disk)?,
-            Monitor::Qemu => {
-                let console = "virtio-serial-device";
-                (qemu(options, cpus, disk, console), listen_on_vsock()?)
-            }
-            Monitor::QemuOnePort => {
-                let console = "virtio-serial-device,max_ports=1";
-                (qemu(options, cpus, disk, console), listen_on_vsock()?)
-            }
+        let (mut command, ready) = match monitor.of_qemu() {
+            None => ours(options, cpus, folder, disk)?,
+            Some((machine, console)) => (
+                qemu(options, cpus, disk, machine, console),
+                listen_on_vsock()?,
+            ),
         };
         let log = fs::File::create(folder.join("monitor.log"))?;
         command
@@ -78,8 +92,10 @@ impl Machine {
         let before = exits()?;
         let start = Instant::now();
         let child = command.spawn().context("cannot start the monitor")?;
+        let agent = matches!(monitor, Monitor::Ours).then(|| folder.join("vsock.sock"));
         let mut machine = Self {
             child,
+            agent,
             ready_after: Duration::ZERO,
             exits: 0,
         };
@@ -95,6 +111,11 @@ impl Machine {
             bail!("the machine did not get ready: {log}");
         }
         Ok(machine)
+    }
+
+    /// The agent of a machine of ours.
+    pub(crate) fn agent(&self) -> Option<Agent> {
+        self.agent.clone().map(Agent::new)
     }
 
     /// The monitor's process.
@@ -150,15 +171,18 @@ fn ours(options: &Options, cpus: u8, folder: &Path, disk: &Path) -> Result<(Comm
     Ok((command, ready.into()))
 }
 
-/// The same machine on QEMU, with what it can leave out left out.
-fn qemu(options: &Options, cpus: u8, disk: &Path, console: &str) -> Command {
+const MICROVM: &str = "microvm,acpi=off";
+const BARE_MICROVM: &str =
+    "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=off,x-option-roms=off";
+const CONSOLE: &str = "virtio-serial-device";
+const ONE_PORT_CONSOLE: &str = "virtio-serial-device,max_ports=1";
+
+/// The same machine on QEMU: a `machine` of its kind, and its `console`.
+fn qemu(options: &Options, cpus: u8, disk: &Path, machine: &str, console: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-accel", "kvm", "-cpu", "host"])
-        .args([
-            "-machine",
-            "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=off,x-option-roms=off",
-        ])
+        .args(["-machine", machine])
         .args(["-smp", &cpus.to_string(), "-m", &MEMORY_MIB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-monitor", "none"])

@@ -58,9 +58,10 @@ impl Footprint {
     /// # Errors
     /// When one of them cannot be looked at.
     pub fn of(installation: &Installation) -> io::Result<Self> {
-        // The shell that looks is there each time. Kernel threads have no program.
-        const LOOK: &str = "ls /proc/1/fd | wc -l; grep VmRSS /proc/1/status; \
-                            ls -d /proc/[0-9]*/exe | wc -l";
+        // The shell that looks is there each time, and counts by itself: a helper of its own
+        // would count at one time and not at another. Kernel threads have no program.
+        const LOOK: &str = "ls /proc/1/fd | wc -l; grep VmRSS /proc/1/status; n=0; \
+                            for p in /proc/[0-9]*; do [ -e $p/exe ] && n=$((n+1)); done; echo $n";
         let engine = installation.processes(Part::Engine);
         let [engine] = engine[..] else {
             return Err(io::Error::other(format!("{} engines", engine.len())));

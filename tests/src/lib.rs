@@ -4,8 +4,8 @@
 //! [`installation`] is a `dctl` with a home of its own and everything that it
 //! starts, [`command`] runs commands within a time, [`terminal`] does so on a
 //! terminal, [`clients`] are other people's programs, [`images`] makes images from
-//! this system's packages, [`servers`] such of real servers, [`registry`] serves them,
-//! [`hostile`] is a registry that lies, [`contract`] is what a real `dockerd` answers.
+//! this system's packages, [`servers`] such of real servers, [`programs`] are Debian's to
+//! be mounted, [`registry`] serves images, [`hostile`] is a registry that lies, [`contract`] is what a real `dockerd` answers.
 //! [`api`] asks the engine without a command in between, [`footprint`] looks at what is
 //! left when much was asked, and [`browser`] shows pages.
 //!
@@ -31,6 +31,7 @@ pub mod footprint;
 pub mod hostile;
 pub mod images;
 pub mod installation;
+pub mod programs;
 pub mod registry;
 pub mod servers;
 pub mod terminal;

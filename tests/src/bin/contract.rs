@@ -1,4 +1,4 @@
-//! `contract record SOCKET DIRECTORY` writes what the engine on a socket answers,
+//! `contract record SOCKET DIRECTORY [GROUP...]` writes what the engine on a socket answers,
 //! `contract compare SOCKET` tells where its answers differ from what was recorded.
 //! `cargo xtask contract` runs it.
 
@@ -14,11 +14,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (task, socket) = match arguments.as_slice() {
-        ["record", socket, directory] => (Task::Record(directory.into()), *socket),
+        ["record", socket, directory, groups @ ..] => {
+            (Task::Record(directory.into(), groups), *socket)
+        }
         ["compare", socket, groups @ ..] => (Task::Compare(groups), *socket),
         _ => {
             eprintln!(
-                "usage: contract record SOCKET DIRECTORY | contract compare SOCKET [GROUP...]"
+                "usage: contract record SOCKET DIRECTORY [GROUP...] | contract compare SOCKET [GROUP...]"
             );
             return ExitCode::from(2);
         }
@@ -43,7 +45,8 @@ fn main() -> ExitCode {
 }
 
 enum Task<'a> {
-    Record(PathBuf),
+    /// These groups, or all.
+    Record(PathBuf, &'a [&'a str]),
     /// These groups, or all.
     Compare(&'a [&'a str]),
 }
@@ -52,7 +55,7 @@ impl Task<'_> {
     fn run(&self, engine: &Engine) -> std::io::Result<ExitCode> {
         contract::pull_image(engine)?;
         match self {
-            Self::Record(directory) => contract::record(engine, directory)?,
+            Self::Record(directory, groups) => contract::record(engine, directory, groups)?,
             Self::Compare(groups) => {
                 let report = contract::compare(engine, groups)?;
                 println!("{report}");

@@ -134,7 +134,9 @@ fn body(raw: &Raw, names: &[(String, String)]) -> Option<Body> {
         )));
     };
     if objects.iter().all(|object| object.get("Actor").is_some()) {
-        return Some(Body::Events(objects.iter().map(event).collect()));
+        let mut events: Vec<_> = objects.iter().map(event).collect();
+        put_in_order(&mut events);
+        return Some(Body::Events(events));
     }
     match objects.as_slice() {
         [Value::Object(object)] if object.len() == 1 && object.contains_key("message") => {
@@ -187,6 +189,18 @@ fn event(event: &Value) -> String {
     )
 }
 
+/// Docker tells of a stop as soon as the process is gone, and meanwhile of its end: which
+/// is told first is chance.
+fn put_in_order(events: &mut [String]) {
+    let is = |event: &String, action: &str| event.starts_with(&format!("container {action} "));
+    for at in 1..events.len() {
+        let (before, after) = (at - 1, at);
+        if is(&events[before], "stop") && is(&events[after], "die") {
+            events.swap(before, after);
+        }
+    }
+}
+
 /// Whether a raw stream is one of frames: it begins with a frame's head.
 fn is_framed(bytes: &[u8]) -> bool {
     matches!(bytes, [1 | 2, 0, 0, 0, 0, ..])
@@ -230,9 +244,18 @@ fn archive(bytes: &[u8]) -> Body {
     Body::Archive(names)
 }
 
+/// What is followed by a name that is made up, or that depends on what else is there.
+const BEFORE_NAMES: [&str; 2] = ["docker-import-", "Mounted from "];
+
 /// `text` without what is another at each run: identifiers, times, addresses.
 fn plain(text: &str, names: &[(String, String)]) -> String {
     let mut text = text.to_owned();
+    for beginning in BEFORE_NAMES {
+        if let Some((before, after)) = text.split_once(beginning) {
+            let rest = after.find('/').map_or("", |at| after.split_at(at).1);
+            text = format!("{before}{beginning}<name>{rest}");
+        }
+    }
     for (value, name) in names.iter().filter(|(value, _)| !value.is_empty()) {
         text = text.replace(value.as_str(), name);
     }
@@ -304,6 +327,10 @@ mod tests {
         let event = br#"{"Type":"container","Action":"die","Actor":{"ID":"x","Attributes":{"b":"","a":""}}}"#;
         let events = Body::Events(vec!["container die {a,b} Action Actor Type".into()]);
         assert_eq!(body_of(json, event), Some(events));
+        let stopped = br#"{"Type":"container","Action":"stop","Actor":{}}{"Type":"container","Action":"die","Actor":{}}"#;
+        let ordered =
+            ["die", "stop"].map(|action| format!("container {action} {{}} Action Actor Type"));
+        assert_eq!(body_of(json, stopped), Some(Body::Events(ordered.into())));
         let frames = body_of(
             "application/vnd.docker.multiplexed-stream",
             b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x01e",
@@ -325,5 +352,10 @@ mod tests {
             plain(&text, &names),
             "container <id> (<short id>) at <time> on <registry>: dead beef"
         );
+        assert_eq!(
+            plain("open /tmp/docker-import-2870971618/repositories: no", &[]),
+            "open /tmp/docker-import-<name>/repositories: no"
+        );
+        assert_eq!(plain("Mounted from busybox", &[]), "Mounted from <name>");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long an answer may pause, and a stream go on.
-const PAUSE: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_mins(3);
 /// The most that is read of an answer, in bytes.
 const MAX_BODY: u64 = 64 << 20;
 

@@ -49,13 +49,15 @@ fn path(group: &Group, directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", group.name))
 }
 
-/// Records what an engine answers in `directory`.
+/// Records what an engine answers in `directory`; `groups` are those to record, all when
+/// none is named.
 ///
 /// # Errors
-/// If it cannot be reached, or the recording not be written.
-pub fn record(engine: &Engine, directory: &Path) -> io::Result<()> {
+/// If there is no such group, it cannot be reached, or the recording not be written.
+pub fn record(engine: &Engine, directory: &Path, groups: &[&str]) -> io::Result<()> {
+    let groups = requests::groups(groups)?;
     let version = version(engine)?;
-    for group in requests::GROUPS {
+    for group in groups {
         let recording = Recording {
             engine: version.clone(),
             exchanges: Recording::of(group, engine),

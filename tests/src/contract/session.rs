@@ -8,6 +8,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Engine,
@@ -133,9 +134,21 @@ impl<'a> Session<'a> {
         self.values.insert(name.to_owned(), value);
     }
 
-    /// Keeps a value as `$name`.
-    pub(super) fn keep_value(&mut self, name: &str, value: String) {
-        self.values.insert(name.to_owned(), value);
+    /// Keeps a time of the last answer as `$name`, in seconds since 1970: those are what
+    /// Docker takes in a query.
+    pub(super) fn keep_seconds(&mut self, name: &str, field: &str) {
+        self.keep(name, field);
+        let time = self.values.get(name).cloned().unwrap_or_default();
+        if let Ok(time) = OffsetDateTime::parse(&time, &Rfc3339) {
+            let seconds = format!("{}.{:09}", time.unix_timestamp(), time.nanosecond());
+            self.values.insert(name.to_owned(), seconds);
+        }
+    }
+
+    /// Keeps what `$name` stands for as `$other`, too.
+    pub(super) fn keep_as(&mut self, name: &str, other: &str) {
+        let value = self.values.get(name).cloned().unwrap_or_default();
+        self.values.insert(other.to_owned(), value);
     }
 
     /// Asks until a field of the answer is `wanted`, for a bounded time.
@@ -155,6 +168,23 @@ impl<'a> Session<'a> {
     pub(super) fn wait_for_state(&mut self, container: &str, status: &str) {
         let path = format!("/containers/{container}/json");
         self.wait_for(&path, "/State/Status", &json!(status));
+    }
+
+    /// Waits until a container has said something.
+    pub(super) fn wait_for_output(&mut self, container: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let path = format!("/containers/{container}/logs?stdout=1&stderr=1");
+            self.prepare("GET", &path, Value::Null);
+            let said = self
+                .body
+                .windows(text.len())
+                .any(|it| it == text.as_bytes());
+            if said || Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn with_values(&self, text: &str) -> String {

@@ -146,8 +146,23 @@ impl Shape {
         if !theirs.is_subset(&mine) {
             tell(place.to_owned(), joined(&mine), joined(&theirs));
         }
-        if let (Some([mine]), Some([theirs])) = (self.items.as_deref(), other.items.as_deref()) {
-            mine.differences(theirs, &format!("{place}[]"), tell);
+        match (self.items.as_deref(), other.items.as_deref()) {
+            (Some([mine]), Some([theirs])) => {
+                mine.differences(theirs, &format!("{place}[]"), tell);
+            }
+            // Of an array's elements the shapes are put together: how many things each of
+            // them had is not known any more.
+            (Some(mine), Some(theirs))
+                if mine.is_empty() != theirs.is_empty() && !place.contains("[]") =>
+            {
+                let shown = |items: &[Self]| if items.is_empty() { "[]" } else { "[…]" };
+                tell(
+                    place.to_owned(),
+                    shown(mine).to_owned(),
+                    shown(theirs).to_owned(),
+                );
+            }
+            _ => {}
         }
         let (Some(mine), Some(theirs)) = (&self.fields, &other.fields) else {
             return;
@@ -264,7 +279,7 @@ mod tests {
     #[test]
     fn values_make_no_difference_and_types_do() {
         let recorded = json!({"a": 1, "b": "x", "c": [{"d": null}], "e": "2026-01-31T12:34:56Z"});
-        let same = json!({"a": 2, "b": "y", "c": [], "e": "2020-02-28T02:03:04.5Z"});
+        let same = json!({"a": 2, "b": "y", "c": [{"d": null}, {"d": null}], "e": "2020-02-28T02:03:04.5Z"});
         assert!(told(&recorded, &same).is_empty());
         let other = json!({"a": "2", "c": [{"d": null, "f": 1}], "e": ""});
         assert_eq!(
@@ -276,6 +291,15 @@ mod tests {
                 ".e: time → empty text"
             ]
         );
+    }
+
+    #[test]
+    fn an_empty_array_is_not_one_that_holds_something() {
+        let (empty, one) = (json!({"a": []}), json!({"a": [{"b": []}]}));
+        assert_eq!(told(&empty, &one), [".a: [] → […]"]);
+        assert_eq!(told(&one, &empty), [".a: […] → []"]);
+        // In an element it may be either.
+        assert!(told(&one, &json!({"a": [{"b": [1]}]})).is_empty());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Images made from this system's packages, as OCI image layouts.
 
 pub mod debian;
-mod recipe;
 
 use std::{
     fs,
@@ -16,10 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-pub use self::{
-    debian::{debian, debian_with},
-    recipe::{DEVELOPMENT, POSTGRES, Recipe},
-};
+pub use self::debian::{debian, debian_with};
 use crate::command::run;
 
 /// Writes a busybox image's layout to `directory`: the shell and its applets,
@@ -34,6 +30,34 @@ pub fn write_busybox(directory: &Path) {
         "Labels": {"origin": "test"},
     });
     write_layout(directory, &[busybox_layer()], &configuration);
+}
+
+/// Writes the layout of an image that has Debian's directories and no programs: their
+/// folder ([`Programs`](crate::programs::Programs)) is mounted at `/usr`.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write_skeleton(directory: &Path) {
+    let mut layer = Layer::new();
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        layer.symlink(name, &format!("usr/{name}"));
+    }
+    for name in ["etc", "usr", "var", "var/lib"] {
+        layer.directory(name, 0o755);
+    }
+    layer.directory("root", 0o700);
+    layer.directory("tmp", 0o1777);
+    layer.file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999:postgres:/tmp:/bin/sh\n",
+    );
+    layer.file("etc/group", 0o644, b"root:x:0:\npostgres:x:999:\n");
+    let configuration = json!({
+        "Cmd": ["bash"],
+        "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin", "LANG=C.UTF-8"],
+    });
+    write_layout(directory, &[layer.finish()], &configuration);
 }
 
 /// The one layer of the busybox image.
@@ -252,22 +276,31 @@ impl ImageParts {
                 encoder.finish().expect("a write to memory")
             })
             .collect();
+        let mut parts = Self {
+            manifest: Vec::new(),
+            configuration,
+            layers: Vec::new(),
+        };
+        parts.set_layers("application/vnd.oci.image.layer.v1.tar+gzip", layers);
+        parts
+    }
+
+    /// The same layers, compressed otherwise, with a media type that may say so.
+    pub fn set_layers(&mut self, media_type: &str, layers: Vec<Vec<u8>>) {
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &configuration),
+            "config": descriptor(
+                "application/vnd.oci.image.config.v1+json",
+                &self.configuration,
+            ),
             "layers": layers
                 .iter()
-                .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer))
+                .map(|layer| descriptor(media_type, layer))
                 .collect::<Vec<_>>(),
-        })
-        .to_string()
-        .into_bytes();
-        Self {
-            manifest,
-            configuration,
-            layers,
-        }
+        });
+        self.manifest = manifest.to_string().into_bytes();
+        self.layers = layers;
     }
 }
 

@@ -26,6 +26,7 @@ use bollard::{
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use serde_json::json;
 use tests::{command::LONG, images::Layer};
 use tokio::io::AsyncWriteExt;
 
@@ -204,6 +205,7 @@ fn bollard_has_events_networks_volumes_and_ports() {
         )]);
         let more = ContainerCreateBody {
             labels: Some(HashMap::from([label])),
+            exposed_ports: serde_json::from_value(json!({"80/tcp": {}})).unwrap(),
             host_config: Some(HostConfig {
                 binds: Some(vec!["bollard:/v".to_owned()]),
                 port_bindings: Some(ports),

@@ -40,6 +40,7 @@ docker_py! {
     docker_py_has_networks: "Networks",
     docker_py_has_images: "Images",
     docker_py_knows_the_engine: "Engine",
+    docker_py_removes_as_ryuk_does: "Reaper",
 }
 
 #[test]

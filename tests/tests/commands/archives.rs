@@ -280,6 +280,40 @@ fn compressed_archives_are_loaded_and_imported() {
     }
 }
 
+/// Docker goes by a layer's bytes, and there are registries with such types.
+#[test]
+fn layers_are_pulled_however_they_are_compressed_and_whatever_their_type_says() {
+    let registry = HostileRegistry::start();
+    for (tool, kind) in [
+        ("xz", "tar+xz"),
+        ("bzip2", "tar+bzip2"),
+        ("zstd", "tar+gzip"),
+        ("gzip", "tar"),
+        ("cat", "tar+gzip"),
+    ] {
+        let mut layer = Layer::new();
+        layer.file("file", 0o644, &vec![7; 300_000]);
+        layer.file("tool", 0o644, tool.as_bytes());
+        let layer = layer.finish();
+        let mut command = Command::new(tool);
+        if tool != "cat" {
+            command.arg("-c");
+        }
+        let compressed = run(&mut command, &layer, LONG).success().stdout;
+        let mut image = ImageParts::new(&[layer], &serde_json::json!({"Cmd": ["/file"]}));
+        let media_type = format!("application/vnd.oci.image.layer.v1.{kind}");
+        image.set_layers(&media_type, vec![compressed]);
+        let repository = format!("by-{tool}");
+        registry.serve(&repository, &image);
+        let name = registry.name(&repository);
+        dctl(&["pull", &name]).success();
+        let installation = &shared().installation;
+        let size = 300_000 + tool.len();
+        assert_eq!(installation.inspect(&name, "{{.Size}}"), size.to_string());
+        dctl(&["rmi", &name]).success();
+    }
+}
+
 #[test]
 fn mistakes_are_said_so_and_leave_nothing() {
     let directory = tempfile::tempdir().unwrap();

@@ -221,7 +221,8 @@ fn what_is_exported_is_an_image_when_imported() {
     for (input, message) in [
         (&b""[..], "the archive is empty"),
         (b"no archive", "the archive is truncated"),
-        (b"BZh91AY", "its compressed data is damaged"),
+        (b"BZh91AY", "the archive is truncated"),
+        (b"BZh91AY&SYno block", "its compressed data is damaged"),
     ] {
         shared()
             .installation

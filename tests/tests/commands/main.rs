@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod archives;
+mod attach;
 mod bind_mounts;
 mod commit;
 mod containers;

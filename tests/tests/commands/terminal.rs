@@ -10,6 +10,13 @@ fn terminal(arguments: &[&str]) -> Terminal {
     Terminal::start(&mut shared().installation.command(arguments), 24, 80)
 }
 
+/// A container of `image` that sleeps.
+fn sleeping(image: &str) -> Name {
+    let name = Name::new();
+    dctl(&["run", "-d", "--name", name.as_str(), image, "sleep", "600"]).success();
+    name
+}
+
 #[test]
 fn bash_in_debian_is_pid_1_on_a_terminal() {
     let name = Name::new();
@@ -103,22 +110,28 @@ fn control_p_control_q_detaches_and_attach_comes_back() {
 
 #[test]
 fn exec_has_a_terminal_of_its_own() {
-    let name = Name::new();
-    dctl(&[
-        "run",
-        "-d",
-        "--name",
-        name.as_str(),
-        &shared().debian,
-        "sleep",
-        "600",
-    ])
-    .success();
+    let name = sleeping(&shared().debian);
     let mut terminal = terminal(&["exec", "-it", name.as_str(), "bash"]);
     terminal.wait_for("# ", LONG);
     terminal.type_text("stty size; exit 8\r");
     terminal.wait_for("24 80", LONG);
     assert_eq!(terminal.finish(LONG), 8);
+}
+
+#[test]
+fn a_terminal_has_its_size_before_the_command_looks() {
+    let name = sleeping(&shared().busybox);
+    // The command looks at once: any of these could be too early.
+    for _ in 0..30 {
+        let mut terminal = terminal(&["exec", "-t", name.as_str(), "stty", "size"]);
+        terminal.wait_for("24 80", LONG);
+        assert_eq!(terminal.finish(LONG), 0);
+    }
+    for _ in 0..5 {
+        let mut terminal = terminal(&["run", "-t", "--rm", &shared().busybox, "stty", "size"]);
+        terminal.wait_for("24 80", LONG);
+        assert_eq!(terminal.finish(LONG), 0);
+    }
 }
 
 #[test]

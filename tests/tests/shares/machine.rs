@@ -9,10 +9,9 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
-use tests::{Finished, Installation, Running, images, registry::Registry};
+use tests::{Finished, Installation, Running, images, programs, registry::Registry};
 
 /// How requests for files reach this host; the name of the machine that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,47 +22,43 @@ pub(crate) enum Transport {
     Vsock,
 }
 
-/// The images that tests use.
+/// What containers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Image {
     /// A shell and its applets.
     Busybox,
-    /// [`images::POSTGRES`].
+    /// [`programs::POSTGRES`].
     Postgres,
-    /// [`images::DEVELOPMENT`].
+    /// [`programs::DEVELOPMENT`].
     Development,
 }
 
 impl Image {
-    fn repository(self) -> &'static str {
+    /// What it is called in the registry, and what writes its layout.
+    fn made(self) -> (&'static str, fn(&Path)) {
         match self {
-            Self::Busybox => "busybox:latest",
-            Self::Postgres => "postgres:latest",
-            Self::Development => "development:latest",
+            Self::Busybox => ("busybox:latest", images::write_busybox),
+            Self::Postgres | Self::Development => ("skeleton:latest", images::write_skeleton),
         }
     }
 
-    fn layout(self, work: &Path) -> PathBuf {
-        match self {
-            Self::Busybox => {
-                images::write_busybox(work);
-                work.to_path_buf()
-            }
-            Self::Postgres => images::POSTGRES.layout(),
-            Self::Development => images::DEVELOPMENT.layout(),
-        }
+    /// Options that mount what is not in the image itself.
+    fn options(self) -> Vec<String> {
+        let folder = match self {
+            Self::Busybox => return Vec::new(),
+            Self::Postgres => programs::POSTGRES.folder(),
+            Self::Development => programs::DEVELOPMENT.folder(),
+        };
+        vec!["-v".to_owned(), format!("{}:/usr:ro", folder.display())]
     }
 }
-
-/// How long an image may take to be unpacked: some are larger than a software CPU likes.
-const PULLED: Duration = Duration::from_mins(10);
 
 /// Where the machines are.
 struct Home {
     installation: Installation,
     registry: Registry,
-    /// Images that the registry has.
-    pushed: Mutex<HashSet<Image>>,
+    /// Names of images that the registry has.
+    pushed: Mutex<HashSet<&'static str>>,
 }
 
 fn home() -> &'static Home {
@@ -78,7 +73,7 @@ fn home() -> &'static Home {
 /// A machine. It boots when something is first asked of it.
 pub(crate) struct Machine {
     name: &'static str,
-    pulled: Mutex<HashMap<Image, String>>,
+    pulled: Mutex<HashMap<&'static str, String>>,
 }
 
 impl Machine {
@@ -121,23 +116,25 @@ impl Machine {
 
     /// The name of an image that it has.
     pub(crate) fn image(&self, image: Image) -> String {
+        let (repository, write) = image.made();
         // A test that failed has broken nothing but itself.
         let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = pulled.entry(image).or_insert_with(|| {
-            let name = pushed(image);
-            let pull = self.start(&["pull", "--quiet", &name]);
-            pull.finish(PULLED).success();
+        let name = pulled.entry(repository).or_insert_with(|| {
+            let name = pushed(repository, write);
+            self.dctl(&["pull", "--quiet", &name]).success();
             name
         });
         name.clone()
     }
 
-    /// What a script does in a new busybox container with these options.
+    /// What a script does in a new container with these options.
     #[track_caller]
-    pub(crate) fn run(&self, options: &[&str], script: &str) -> Finished {
-        let image = self.image(Image::Busybox);
+    pub(crate) fn run(&self, image: Image, options: &[&str], script: &str) -> Finished {
+        let mounts = image.options();
+        let mounts: Vec<&str> = mounts.iter().map(String::as_str).collect();
+        let image = self.image(image);
         let tail = [image.as_str(), "sh", "-c", script];
-        self.dctl(&[&["run", "--rm"], options, &tail].concat())
+        self.dctl(&[&["run", "--rm"], &mounts[..], options, &tail].concat())
     }
 
     /// A container of this image that runs `command`.
@@ -154,25 +151,31 @@ impl Machine {
             machine: self,
             name: format!("test-{number}"),
         };
+        let mounts = image.options();
+        let mounts: Vec<&str> = mounts.iter().map(String::as_str).collect();
         let image = self.image(image);
         let head = ["run", "-d", "--name", &container.name];
-        self.dctl(&[&head[..], options, &[&image], command].concat())
+        self.dctl(&[&head[..], &mounts, options, &[&image], command].concat())
             .success();
         container
     }
 }
 
 /// The name of an image that the registry has.
-fn pushed(image: Image) -> String {
+fn pushed(repository: &'static str, write: fn(&Path)) -> String {
     let home = home();
     let mut pushed = home.pushed.lock().unwrap_or_else(PoisonError::into_inner);
-    if !pushed.contains(&image) {
+    if pushed.insert(repository) {
         let work = tempfile::tempdir().unwrap();
-        let layout = image.layout(work.path());
-        home.registry.push(&layout, image.repository());
-        pushed.insert(image);
+        write(work.path());
+        home.registry.push(work.path(), repository);
     }
-    home.registry.name(image.repository())
+    home.registry.name(repository)
+}
+
+/// Where tests put what later ones use. It goes with the machines.
+pub(crate) fn kept(name: &str) -> PathBuf {
+    home().installation.home().join(name)
 }
 
 /// A container; it goes when this does.

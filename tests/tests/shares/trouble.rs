@@ -97,7 +97,9 @@ fn unmounted(transport: Transport) {
     assert!(fs::read_dir(&share).unwrap().next().is_none());
     // Whatever it sees from here on, it is told so, and others are not held up.
     container.exec("ls -l /x; cat /x/file; touch /x/new");
-    Machine::with(transport).run(&[], "true").success();
+    Machine::with(transport)
+        .run(Image::Busybox, &[], "true")
+        .success();
     assert!(fs::read_dir(&share).unwrap().next().is_none());
     drop(writer);
 

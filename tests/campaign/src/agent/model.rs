@@ -162,6 +162,14 @@ impl Model {
         model
     }
 
+    /// Ids of containers that are there, and that no call under way takes away.
+    pub(crate) fn sure_containers(&self) -> impl Iterator<Item = &str> {
+        self.containers.values().filter_map(|slot| {
+            let made = slot.known.as_ref()?;
+            slot.pending.is_none().then_some(made.id.as_deref()?)
+        })
+    }
+
     /// The call under way is over.
     pub(crate) fn settled(&mut self) {
         self.together.clear();

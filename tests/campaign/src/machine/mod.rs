@@ -297,7 +297,14 @@ impl Look<'_> {
             findings.add(format!("the file system is damaged: {problem}"));
         }
         fs::create_dir_all(self.folder)?;
-        image::extract(disk, &self.folder.join("data"))?;
+        let data = self.folder.join("data");
+        image::extract(disk, &data)?;
+        // Before the agent makes the folders of those that were about to be made.
+        for id in model.sure_containers() {
+            if !data.join("containers").join(id).exists() {
+                findings.add(format!("{id} was made, and its folder is not on the disk"));
+            }
+        }
         let agent = Agent::start(self.agent, self.folder)?;
         let mut models = [model];
         check::check(&agent, self.images, &mut models, findings)?;

@@ -91,7 +91,7 @@ fn full(s: &mut Session<'_>) {
         "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
         "Tty": true, "OpenStdin": true, "StdinOnce": true,
         "Env": ["A=B", "C"], "Cmd": ["sleep", "600"], "Entrypoint": ["env"],
-        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 60_000_000_000_i64, "Timeout": 1_000_000_000, "Retries": 2, "StartPeriod": 1_000_000_000, "StartInterval": 1_000_000_000},
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 60_000_000_000_i64, "Timeout": 30_000_000_000_i64, "Retries": 2, "StartPeriod": 60_000_000_000_i64, "StartInterval": 1_000_000_000},
         "Volumes": {"/anonymous": {}}, "WorkingDir": "/tmp",
         "Labels": {"contract": "input", "empty": ""},
         "StopSignal": "SIGKILL", "StopTimeout": 3, "Shell": ["/bin/sh", "-c"],

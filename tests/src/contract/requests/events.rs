@@ -1,26 +1,119 @@
 //! What happens, as `GET /events` tells it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::{Value, json};
 
 use super::{
     super::session::{Ask, Session},
-    remove, shell, start,
+    make, remove, shell, start,
 };
 
 pub(super) fn requests(s: &mut Session<'_>) {
     bad(s);
     containers(s);
     objects(s);
+    images(s);
+    endings(s);
 }
 
-/// Seconds since 1970, with their fraction.
-fn now() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+/// What comes of an image that has labels: by its label, and by its name and id.
+fn images(s: &mut Session<'_>) {
+    let name = "$registry/contract-event";
+    let act = |s: &mut Session<'_>, method, path: &str| s.prepare(method, path, Value::Null);
+    moment(s, "since");
+    make(s, "contract-eventful", shell("events", "true"));
+    let commit = format!("/commit?container=contract-eventful&repo={name}&tag=1&comment=c");
+    act(s, "POST", &commit);
+    act(s, "GET", &format!("/images/{name}:1/json"));
+    s.keep("event-image", "/Id");
+    act(
+        s,
+        "POST",
+        &format!("/images/{name}:1/tag?repo={name}&tag=2"),
+    );
+    s.send(
+        Ask::new("POST", &format!("/images/{name}/push?tag=1")).header("X-Registry-Auth", "e30="),
+    );
+    act(s, "GET", &format!("/images/{name}:1/get"));
+    act(s, "DELETE", &format!("/images/{name}:2"));
+    act(s, "DELETE", &format!("/images/{name}:1"));
+    act(s, "POST", &format!("/images/create?fromImage={name}&tag=1"));
+    act(s, "DELETE", &format!("/images/{name}:1"));
+    remove(s, &["contract-eventful"]);
+    moment(s, "until");
+    let between = "/events?since=$since&until=$until";
+    for filter in [
+        r#""type":["image"],"label":["contract=events"]"#,
+        r#""type":["image"],"image":["$event-image"]"#,
+        r#""type":["image"],"image":["$registry/contract-event"]"#,
+        r#""type":["image"],"image":["$registry/contract-event:1"]"#,
+        r#""type":["container"],"label":["contract=events"]"#,
+    ] {
+        s.get(&format!("{between}&filters={{{filter}}}"));
+    }
+}
+
+/// The ways in which a container ends.
+fn endings(s: &mut Session<'_>) {
+    let name = "contract-ending";
+    let act = |s: &mut Session<'_>, method, path: &str| {
+        s.prepare(method, &format!("/containers/{name}{path}"), Value::Null);
+    };
+    // It ends as it is told to, or not at all.
+    let obedient = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done";
+    let stubborn = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
+    let ways: &[(&str, &[(&'static str, &str)])] = &[
+        (obedient, &[("POST", "/stop?t=30")]),
+        (obedient, &[("POST", "/restart?t=30")]),
+        (obedient, &[("POST", "/kill?signal=TERM")]),
+        (
+            obedient,
+            &[("POST", "/kill?signal=WINCH"), ("POST", "/kill")],
+        ),
+        (stubborn, &[("POST", "/stop?t=1")]),
+        (stubborn, &[("POST", "/restart?t=1")]),
+        (stubborn, &[("POST", "/kill")]),
+        (stubborn, &[("DELETE", "?force=1")]),
+        (stubborn, &[("POST", "/pause"), ("POST", "/kill")]),
+        (stubborn, &[("POST", "/pause"), ("DELETE", "?force=1")]),
+        (
+            "echo ready; exit 7",
+            &[("POST", "/wait"), ("POST", "/stop"), ("DELETE", "")],
+        ),
+        (
+            "echo ready; exit 7",
+            &[("POST", "/wait"), ("POST", "/restart?t=1")],
+        ),
+    ];
+    for (script, actions) in ways {
+        remove(s, &[name]);
+        moment(s, "since");
+        let mut config = shell("endings", script);
+        config["StopSignal"] = json!("SIGTERM");
+        start(s, name, config);
+        s.wait_for_output(name, "ready");
+        for (method, path) in *actions {
+            act(s, method, path);
+        }
+        let restarts = actions.iter().any(|(_, path)| path.contains("restart"));
+        let removed = actions.iter().any(|(method, _)| *method == "DELETE");
+        if !restarts && !removed {
+            s.wait_for_state(name, "exited");
+        }
+        moment(s, "until");
+        let actions: Vec<_> = actions
+            .iter()
+            .map(|(method, path)| format!("{method} {path}"))
+            .collect();
+        let query = r#"/events?since=$since&until=$until&filters={"type":["container"],"label":["contract=endings"]}"#;
+        s.get(&format!("{query}&after={}", actions.join(",")));
+    }
+    remove(s, &[name]);
+}
+
+/// Keeps what time it is by the engine's own clock.
+fn moment(s: &mut Session<'_>, name: &str) {
+    s.prepare("GET", "/info", Value::Null);
+    s.keep_seconds(name, "/SystemTime");
 }
 
 fn bad(s: &mut Session<'_>) {
@@ -49,7 +142,7 @@ fn bad(s: &mut Session<'_>) {
 fn containers(s: &mut Session<'_>) {
     let name = "contract-eventful";
     remove(s, &[name]);
-    s.keep_value("since", now());
+    moment(s, "since");
     let at = |path: &str| format!("/containers/{name}{path}");
     let act = |s: &mut Session<'_>, path: &str, body: Value| s.prepare("POST", &at(path), body);
     start(s, name, shell("events", "sleep 600"));
@@ -79,7 +172,7 @@ fn containers(s: &mut Session<'_>) {
         Value::Null,
     );
     remove(s, &[name]);
-    s.keep_value("until", now());
+    moment(s, "until");
     s.get(r#"/events?since=$since&until=$until&filters={"type":["container"],"label":["contract=events"]}"#);
     s.get(r#"/events?since=$since&until=$until&filters={"container":["contract-eventful"],"event":["die"]}"#);
     s.get(r#"/events?since=$since&until=$until&filters={"event":{"exec_die":true},"label":{"contract=events":true}}"#);
@@ -88,7 +181,7 @@ fn containers(s: &mut Session<'_>) {
 }
 
 fn objects(s: &mut Session<'_>) {
-    s.keep_value("since", now());
+    moment(s, "since");
     s.prepare(
         "POST",
         "/images/contract-event:1/tag?repo=contract-event&tag=2",
@@ -108,7 +201,7 @@ fn objects(s: &mut Session<'_>) {
     remove(s, &["contract-eventful"]);
     s.prepare("DELETE", "/volumes/contract-event", Value::Null);
     s.prepare("DELETE", "/networks/contract-event", Value::Null);
-    s.keep_value("until", now());
+    moment(s, "until");
     let between = "/events?since=$since&until=$until";
     s.get(&format!(
         r#"{between}&filters={{"volume":["contract-event"]}}"#

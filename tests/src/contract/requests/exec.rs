@@ -159,9 +159,14 @@ fn failures(s: &mut Session<'_>) {
     s.prepare("POST", "/containers/contract-exec/pause", Value::Null);
     s.send(begin(&json!({})).upgrade(""));
     s.prepare("POST", "/containers/contract-exec/unpause", Value::Null);
+    exec(s, json!({"Cmd": ["sleep", "600"], "AttachStdout": true}));
+    s.prepare("POST", "/exec/$exec/start", json!({"Detach": true}));
+    s.keep_as("exec", "ran");
     exec(s, json!({"Cmd": ["true"], "AttachStdout": true}));
     s.prepare("POST", "/containers/contract-exec/kill", Value::Null);
     s.wait_for_state("contract-exec", "exited");
+    s.get("/exec/$ran/json");
+    s.get("/containers/contract-exec/json");
     s.send(begin(&json!({})).upgrade(""));
     s.get("/exec/$exec/json");
 }

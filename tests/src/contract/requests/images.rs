@@ -66,6 +66,9 @@ fn views(s: &mut Session<'_>) {
         r#"filters={"reference":["$image"],"until":["1h"]}"#,
         r#"filters={"reference":["$image"],"until":["soon"]}"#,
         r#"filters={"reference":["["]}"#,
+        r#"filters={"reference":["*/busybo[a-x]"]}"#,
+        r#"filters={"reference":["*/busybo[^a-x]"]}"#,
+        r#"filters={"reference":["*/busybox:l?t*"]}"#,
         r#"filters={"nonsense":["x"]}"#,
         "filters=nonsense",
     ] {
@@ -107,6 +110,7 @@ fn commits(s: &mut Session<'_>) {
     s.send(Ask::new("POST", "/commit?container=contract-source").text("application/json", "{"));
     s.send(Ask::new("POST", "/commit?container=contract-source").text("text/plain", "{}"));
     s.get(r#"/images/json?filters={"reference":["contract-made"]}"#);
+    s.get(r#"/images/json?filters={"reference":["contract-mad[a-e]:*"]}"#);
 }
 
 fn imports(s: &mut Session<'_>) {

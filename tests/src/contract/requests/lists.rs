@@ -7,15 +7,50 @@ use super::{
     make, remove, shell, start,
 };
 
+/// Published ports: chosen for it, one port on two addresses, none where they are not exposed.
+fn published(s: &mut Session<'_>) {
+    let name = "contract-list-ports";
+    let inspect = "/containers/contract-list-ports/json";
+    let mut ports = shell("lists-ports", "sleep 600");
+    ports["ExposedPorts"] = json!({"81/tcp": {}, "82/udp": {}, "83/tcp": {}, "84/tcp": {}});
+    ports["HostConfig"] = json!({"PublishAllPorts": true, "PortBindings": {
+        "82/udp": [{"HostIp": "", "HostPort": ""}],
+        "84/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}, {"HostIp": "::1", "HostPort": ""}],
+        "85/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}],
+    }});
+    start(s, name, ports);
+    s.get(inspect);
+    s.keep("published", "/NetworkSettings/Ports/82~1udp/0/HostPort");
+    let mine = r#"{"label":["contract=lists-ports"]"#;
+    s.get(&format!("/containers/json?filters={mine}}}"));
+    for filter in [
+        r#""publish":["$published/udp"]"#,
+        r#""publish":["82/udp"]"#,
+        r#""publish":["80-90/tcp"]"#,
+        r#""publish":["1-65535/tcp"]"#,
+        r#""expose":["83"]"#,
+        r#""expose":["82/udp"]"#,
+        r#""expose":["82"]"#,
+    ] {
+        s.get(&format!("/containers/json?filters={mine},{filter}}}"));
+    }
+    s.prepare("POST", &format!("/containers/{name}/stop?t=0"), json!(null));
+    s.get(inspect);
+    s.get(&format!("/containers/json?all=1&filters={mine}}}"));
+    remove(s, &[name]);
+}
+
 pub(super) fn requests(s: &mut Session<'_>) {
     let mut ports = shell("lists", "sleep 600");
-    ports["ExposedPorts"] = json!({"81/tcp": {}});
+    ports["ExposedPorts"] = json!({"80/tcp": {}, "81/tcp": {}});
     ports["HostConfig"] = json!({"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}, "Tmpfs": {"/x": ""}, "Binds": ["contract-lists:/store"]});
     start(s, "contract-list-on", ports);
     make(s, "contract-list-new", shell("lists", "true"));
     start(s, "contract-list-off", shell("lists", "exit 3"));
     s.wait_for_state("contract-list-off", "exited");
     s.keep("off", "/Id");
+    s.get("/containers/contract-list-on/json");
+    published(s);
     let mine = r#""label":["contract=lists"]"#;
     for version in [
         "", "/v1.24", "/v1.41", "/v1.43", "/v1.45", "/v1.47", "/v1.48",

@@ -19,6 +19,8 @@ mod system;
 mod versions;
 mod volumes;
 
+use std::io;
+
 use serde_json::{Value, json};
 
 use super::session::Session;
@@ -30,8 +32,7 @@ pub(super) struct Group {
     pub(super) requests: fn(&mut Session<'_>),
 }
 
-/// All groups.
-pub(super) const GROUPS: &[Group] = &[
+const GROUPS: &[Group] = &[
     group("archives", archives::requests),
     group("container-input", container_input::requests),
     group("containers", containers::requests),
@@ -47,6 +48,21 @@ pub(super) const GROUPS: &[Group] = &[
     group("versions", versions::requests),
     group("volumes", volumes::requests),
 ];
+
+/// The groups of these names; all when none is named.
+///
+/// # Errors
+/// If there is none of such a name.
+pub(super) fn groups(names: &[&str]) -> io::Result<Vec<&'static Group>> {
+    let find = |name: &&str| GROUPS.iter().find(|group| group.name == *name);
+    if let Some(unknown) = names.iter().find(|name| find(name).is_none()) {
+        return Err(io::Error::other(format!("there is no group {unknown}")));
+    }
+    if names.is_empty() {
+        return Ok(GROUPS.iter().collect());
+    }
+    Ok(names.iter().filter_map(find).collect())
+}
 
 const fn group(name: &'static str, requests: fn(&mut Session<'_>)) -> Group {
     Group { name, requests }

@@ -12,6 +12,7 @@ pub(super) fn requests(s: &mut Session<'_>) {
     remove_networks(s);
     create(s);
     lists(s);
+    configurations(s);
     members(s);
     prune(s);
     remove_networks(s);
@@ -22,6 +23,8 @@ fn remove_networks(s: &mut Session<'_>) {
         "contract-net",
         "contract-subnet",
         "contract-more",
+        "contract-made",
+        "contract-template",
         "contract bad",
     ] {
         s.prepare("DELETE", &format!("/networks/{name}"), Value::Null);
@@ -97,6 +100,48 @@ fn create(s: &mut Session<'_>) {
     s.post(create);
     s.send(Ask::new("POST", create).text("application/json", "{"));
     s.send(Ask::new("POST", create).text("text/plain", "{}"));
+}
+
+/// Networks that are only configuration, and one that is made of one.
+fn configurations(s: &mut Session<'_>) {
+    let create = "/networks/create";
+    s.post_json(
+        create,
+        json!({
+            "Name": "contract-template", "ConfigOnly": true, "Labels": {"contract": "template"},
+            "Options": {"com.docker.network.bridge.enable_icc": "false"},
+            "IPAM": {"Config": [{"Subnet": "10.231.20.0/24", "Gateway": "10.231.20.1"}]},
+        }),
+    );
+    s.get("/networks/contract-template");
+    s.get(r#"/networks?filters={"label":["contract=template"]}"#);
+    s.get(r#"/networks?filters={"label":["contract=template"],"driver":["null"]}"#);
+    let from = json!({"Network": "contract-template"});
+    for more in [
+        json!({"Labels": {"a": "b"}}),
+        json!({"Options": {"a": "b"}}),
+        json!({"EnableIPv6": true}),
+        json!({"IPAM": {"Config": [{"Subnet": "10.231.21.0/24"}]}}),
+        json!({"ConfigOnly": true}),
+    ] {
+        let mut body = json!({"Name": "contract-made", "ConfigFrom": from});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        s.post_json(create, body);
+    }
+    s.post_json(create, json!({"Name": "contract-made", "ConfigFrom": from}));
+    s.get("/networks/contract-made");
+    s.delete("/networks/contract-template");
+    s.post(r#"/networks/prune?filters={"label":["contract=template"],"label!":["contract"]}"#);
+    make(s, "contract-net-a", shell("networks", "sleep 600"));
+    s.post_json(
+        "/networks/contract-template/connect",
+        json!({"Container": "contract-net-a"}),
+    );
+    remove(s, &["contract-net-a"]);
+    s.delete("/networks/contract-made");
+    s.delete("/networks/contract-template");
 }
 
 fn lists(s: &mut Session<'_>) {

@@ -63,6 +63,7 @@ fn attach(s: &mut Session<'_>) {
     s.send(with("logs=1&stdout=1&stderr=1").upgrade(""));
     s.send(with("logs=1&stdout=1&stderr=1"));
     start(s, TALKER, config.clone());
+    s.wait_for_output(TALKER, "ready");
     s.send(with("logs=1&stream=1&stdin=1&stdout=1&stderr=1").upgrade("what is typed\n"));
     s.wait_for_state(TALKER, "exited");
     s.send(with("logs=1&stdout=1&stderr=1").upgrade(""));
@@ -109,6 +110,7 @@ fn terminal(s: &mut Session<'_>) {
     config["Tty"] = json!(true);
     config["HostConfig"] = json!({"ConsoleSize": [33, 99]});
     start(s, TALKER, config);
+    s.wait_for_output(TALKER, "99");
     s.send(Ask::new("POST", "/containers/contract-talker/attach?logs=1&stdout=1").upgrade(""));
     s.prepare(
         "POST",
@@ -128,7 +130,8 @@ fn terminal(s: &mut Session<'_>) {
 
 fn websocket(s: &mut Session<'_>) {
     let path = "/containers/contract-talker/attach/ws";
-    start(s, TALKER, shell("streams", "echo one; echo err >&2"));
+    let script = "echo one; sleep 0.5; echo err >&2";
+    start(s, TALKER, shell("streams", script));
     s.wait_for_state(TALKER, "exited");
     s.send(Ask::new("GET", &format!("{path}?logs=1&stdout=1&stderr=1")).websocket());
     s.send(Ask::new("GET", &format!("{path}?logs=1&stdout=1")).websocket());

@@ -173,7 +173,8 @@ class Lives(Case):
         self.assertEqual(limit.output.strip(), str(96 << 20).encode())
 
     def test_processes_changes_and_statistics(self):
-        container = self.run_detached("sh", "-c", "echo x > /root/new; sleep 600")
+        container = self.run_detached("sleep", "600")
+        self.assertEqual(container.exec_run("touch /root/new").exit_code, 0)
         top = container.top(ps_args="-o pid,comm")
         self.assertEqual(top["Titles"], ["PID", "COMMAND"])
         self.assertIn("sleep", [process[1] for process in top["Processes"]])
@@ -418,6 +419,76 @@ class Images(Case):
         self.assertIn("sha256:", imported)
         self.addCleanup(client.images.remove, f"{name}:flat")
         self.assertEqual(client.containers.run(f"{name}:flat", remove=True), b"new\n")
+
+
+class Reaper(Case):
+    """The calls of Ryuk, with which testcontainers removes what a session left behind."""
+
+    def setUp(self):
+        self.session = unused("session")
+        self.labels = {"org.testcontainers": "true", "org.testcontainers.session-id": self.session}
+        self.wanted = {"label": [f"{key}={value}" for key, value in self.labels.items()]}
+
+    def leave_behind(self):
+        """A network, a volume, two containers and an image; gives the containers' ids."""
+        client.networks.create(self.session, labels=self.labels)
+        client.volumes.create(self.session, labels=self.labels)
+        running = self.run_detached(
+            "sleep", "600", labels=self.labels, network=self.session,
+            volumes=[f"{self.session}:/store", "/anonymous"])
+        ended = self.run_detached("true", labels=self.labels)
+        ended.wait()
+        ended.commit(repository=self.session, conf={"Labels": self.labels})
+        return {running.id, ended.id}
+
+    def volumes(self):
+        return client.api.volumes(filters=self.wanted)["Volumes"] or []
+
+    def images(self):
+        return client.api.images(filters={**self.wanted, "dangling": ["false"]})
+
+    def assert_nothing_left(self):
+        self.assertEqual(client.api.containers(all=True, filters=self.wanted), [])
+        self.assertEqual(client.api.networks(filters=self.wanted), [])
+        self.assertEqual(self.volumes(), [])
+        self.assertEqual(self.images(), [])
+
+    def test_all_of_a_session_goes_and_nothing_else(self):
+        stranger = self.run_detached("sleep", "600", labels={"org.testcontainers": "true"})
+        left = self.leave_behind()
+        api = client.api
+        containers = api.containers(all=True, filters=self.wanted)
+        self.assertEqual({container["Id"] for container in containers}, left)
+        for container in containers:
+            # It spares what was made after it was called.
+            self.assertLessEqual(abs(container["Created"] - time.time()), 600)
+            api.remove_container(container["Id"], v=True, force=True)
+            with self.assertRaises(NotFound):
+                api.remove_container(container["Id"], v=True, force=True)
+        for network in api.networks(filters=self.wanted):
+            self.assertEqual(network["Name"], self.session)
+            api.remove_network(network["Id"])
+        self.assertEqual([volume["Name"] for volume in self.volumes()], [self.session])
+        api.remove_volume(self.session, force=True)
+        for image in self.images():
+            self.assertEqual(image["RepoTags"], [f"{self.session}:latest"])
+            api.remove_image(image["Id"], force=True)
+        self.assert_nothing_left()
+        stranger.reload()
+        self.assertEqual(stranger.status, "running")
+
+    def test_older_ones_prune(self):
+        left = self.leave_behind()
+        api = client.api
+        for container in left:
+            api.remove_container(container, v=True, force=True)
+        self.assertEqual(
+            api.prune_networks(filters=self.wanted)["NetworksDeleted"], [self.session])
+        pruned = api.prune_volumes(filters={**self.wanted, "all": ["true"]})
+        self.assertEqual(pruned["VolumesDeleted"], [self.session])
+        pruned = api.prune_images(filters={**self.wanted, "dangling": ["false"]})
+        self.assertIn({"Untagged": f"{self.session}:latest"}, pruned["ImagesDeleted"])
+        self.assert_nothing_left()
 
 
 class Engine(Case):

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use guest_protocol::{
-    image::{Compression, LayerDescriptor, LoadStep, Origin},
+    image::{LayerDescriptor, LoadStep, Origin},
     methods::{
         ContainerCommit, ImageCreate, ImageLoad, ImageRemove, ImageTag, LayerImport, LayerImported,
         LayerWanted, LayersMissing,
@@ -85,7 +85,6 @@ impl Worker<'_> {
                 digest: diff_id.to_owned(),
                 size: bytes.len() as u64,
                 diff_id: diff_id.to_owned(),
-                compression: Compression::None,
             },
         })?;
         if wanted == LayerWanted::Send {
