@@ -66,7 +66,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     if !inside.is_empty() {
         let words = inside.iter().map(|&name| name.to_owned());
-        let status = lab::run(
+        let end = lab::run(
             places,
             &lab::Options {
                 memory: 6144,
@@ -79,8 +79,8 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
                 command: command.iter().cloned().chain(words).collect(),
             },
         )?;
-        if status != 0 {
-            return Ok(ExitCode::from(status));
+        if end != lab::End::Command(0) {
+            return Ok(ExitCode::from(end.status()));
         }
     }
     if !outside.is_empty() {

@@ -85,7 +85,7 @@ pub(crate) fn run(places: &Places, task: &Task) -> Result<ExitCode> {
                 environment: vec![("LAB_KERNEL", lab::kernel_root(places)?)],
                 command,
             };
-            if lab::run(places, &options)? != 0 {
+            if lab::run(places, &options)? != lab::End::Command(0) {
                 bail!("nothing was recorded");
             }
         }

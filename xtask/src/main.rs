@@ -119,7 +119,7 @@ fn run(task: Task) -> Result<ExitCode> {
             let dctl = rust::dctl(&places)?;
             return Err(process::replace(&dctl, &arguments));
         }
-        Task::Lab(options) => return Ok(ExitCode::from(lab::run(&places, &options)?)),
+        Task::Lab(options) => return Ok(ExitCode::from(lab::run(&places, &options)?.status())),
         Task::Clients => println!("{}", clients::fetch(&places)?.display()),
         Task::Test(options) => {
             setup::run(&places)?;

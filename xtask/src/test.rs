@@ -255,7 +255,7 @@ fn in_lab(places: &Places) -> Result<()> {
             ],
             command,
         };
-        if lab::run(places, &options)? != 0 {
+        if lab::run(places, &options)? != lab::End::Command(0) {
             bail!("{test} of {package} failed in the lab");
         }
         println!("in the lab: {test} {} s", start.elapsed().as_secs());
