@@ -24,5 +24,5 @@ pub mod exit;
 mod kvm;
 pub mod monitor;
 pub mod probe;
-mod sandbox;
+pub mod sandbox;
 pub mod transport;

@@ -39,7 +39,7 @@ use crate::exit::Reason;
 use crate::kvm::machine::Machine;
 use crate::kvm::vcpu::End;
 use crate::kvm::{boot, layout, memory, open};
-use crate::sandbox;
+use crate::sandbox::{self, FileConfinement};
 use crate::transport::worker::Worker;
 use address_space::AddressSpace;
 use control_server::ControlSocket;
@@ -48,7 +48,7 @@ use device_set::DeviceSet;
 use lifecycle::Lifecycle;
 use lock::{LockError, MachineLock};
 use power_button::PowerButton;
-use shares::{Confinement, Shares, SharesHandle};
+use shares::{Shares, SharesHandle};
 use signals::TerminationSignals;
 use supervisor::{Ended, Facts, Supervisor};
 
@@ -160,7 +160,7 @@ fn try_run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
         detail: error.to_string(),
     };
     let filters = sandbox::Filters::new().map_err(failed("compile the seccomp filters"))?;
-    let confinement = Confinement::new().map_err(failed("compile a seccomp filter"))?;
+    let confinement = FileConfinement::new().map_err(failed("compile a seccomp filter"))?;
     let Shares {
         device: shares_device,
         handle: shares,
@@ -266,7 +266,7 @@ fn prepare_process() -> io::Result<()> {
 }
 
 /// The server of shared files, if the machine has any.
-fn share_files(config: &VmConfig, confinement: &Confinement) -> Result<Shares, Failure> {
+fn share_files(config: &VmConfig, confinement: &FileConfinement) -> Result<Shares, Failure> {
     let Some(wanted) = &config.shares else {
         return Ok(Shares {
             device: None,

@@ -33,7 +33,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::{fs::Mode, thread::UnshareFlags};
 use shares::{Limits, Server};
 
 use self::exports::Exports;
@@ -41,7 +40,7 @@ use crate::{
     config::{ExportConfig, ShareTransport, SharesConfig, VsockConfig},
     control::Answer,
     devices::fs::{Fs, Pool},
-    sandbox::Filter,
+    sandbox::FileConfinement,
 };
 
 /// How long a path may take to be opened.
@@ -82,7 +81,7 @@ impl Shares {
     pub fn start(
         config: &SharesConfig,
         vsock: &VsockConfig,
-        confinement: &Confinement,
+        confinement: &FileConfinement,
     ) -> io::Result<Self> {
         let server = Arc::new(Server::new(Limits::default())?);
         let device = match &config.transport {
@@ -162,37 +161,10 @@ impl SharesHandle {
     }
 }
 
-/// What a thread is bounded by that answers requests: a seccomp filter, and a file mode
-/// creation mask of its own.
-#[derive(Clone)]
-pub struct Confinement(Filter);
-
-impl Confinement {
-    /// Compiles the filter.
-    ///
-    /// # Errors
-    /// When it cannot be compiled.
-    pub fn new() -> io::Result<Self> {
-        Filter::shares().map(Self)
-    }
-
-    /// Confines the calling thread, and those that it starts from now on, for good.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn enter(&self) -> io::Result<()> {
-        // SAFETY: the thread gets its own working directory and mask, which no memory
-        // safety hangs on.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-        rustix::process::umask(Mode::empty());
-        self.0.apply()
-    }
-}
-
 /// Starts a thread that confines itself.
 fn on_own_thread(
     name: &str,
-    confinement: &Confinement,
+    confinement: &FileConfinement,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let confinement = confinement.clone();

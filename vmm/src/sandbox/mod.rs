@@ -7,9 +7,11 @@
 //! the same user can read the machine's disk anyway, and its memory use can be
 //! measured.
 //!
-//! Called by `monitor` once everything is open. It knows nothing of what the
-//! threads do but their system calls.
+//! Called by `monitor` once everything is open, and by the QEMU driver in `app/machine`
+//! for the threads that serve our devices beside it. It knows nothing of what the threads
+//! do but their system calls.
 
+mod confinement;
 mod filesystem;
 mod seccomp;
 
@@ -18,6 +20,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 
+pub use confinement::{DeviceConfinement, FileConfinement};
 pub(crate) use filesystem::restrict_file_system;
 pub(crate) use seccomp::{Filter, Filters, handle_violations};
 

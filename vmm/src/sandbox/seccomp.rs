@@ -38,13 +38,18 @@ impl Filter {
         compile(shares()?, SeccompAction::Errno(libc::EPERM as u32))
     }
 
+    /// Of a thread that serves a device over vhost-user.
+    pub(crate) fn device_server() -> io::Result<Self> {
+        compile(device_server()?, SeccompAction::Trap)
+    }
+
     /// Confines the calling thread, for good.
     pub(crate) fn apply(&self) -> io::Result<()> {
         seccompiler::apply_filter(&self.0).map_err(io::Error::other)
     }
 }
 
-/// A filter for each kind of thread, but for those that answer for files.
+/// A filter for each kind of thread of a monitor, but for those that answer for files.
 pub(crate) struct Filters {
     /// Runs a virtual CPU.
     pub(crate) vcpu: Filter,
@@ -179,6 +184,22 @@ fn devices() -> io::Result<Rules> {
     }
     rules.insert(libc::SYS_ioctl, requests(&[libc::FIONBIO])?);
     rules.insert(libc::SYS_socket, unix_sockets()?);
+    Ok(rules)
+}
+
+/// What a device does, and what its server does before that: it accepts a connection and
+/// starts a thread for each queue.
+fn device_server() -> io::Result<Rules> {
+    let mut rules = devices()?;
+    for call in [
+        libc::SYS_clone3,
+        libc::SYS_epoll_create1,
+        libc::SYS_prctl,
+        libc::SYS_rseq,
+        libc::SYS_sched_getaffinity,
+    ] {
+        rules.insert(call, Vec::new());
+    }
     Ok(rules)
 }
 

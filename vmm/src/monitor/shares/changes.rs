@@ -17,8 +17,8 @@ use std::{
 use guest_protocol::{frame, replay::Change};
 use shares::{Server, watch::Watcher};
 
-use super::{Confinement, on_own_thread};
-use crate::config::VsockConfig;
+use super::on_own_thread;
+use crate::{config::VsockConfig, sandbox::FileConfinement};
 
 /// More directories than this are not watched: each takes some 1 KiB of the kernel.
 const MOST_DIRECTORIES: usize = 100_000;
@@ -35,7 +35,7 @@ pub(super) fn tell(
     server: Arc<Server>,
     vsock: &VsockConfig,
     port: u32,
-    confinement: &Confinement,
+    confinement: &FileConfinement,
 ) -> io::Result<()> {
     let watcher = Watcher::new(server, MOST_DIRECTORIES)?;
     let mut guest = Guest {

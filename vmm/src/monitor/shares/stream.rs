@@ -11,14 +11,15 @@ use std::{
 
 use shares::{Server, serve_stream};
 
-use super::{Confinement, MOST_THREADS, on_own_thread};
+use super::{MOST_THREADS, on_own_thread};
+use crate::sandbox::FileConfinement;
 
 /// Listens where the guest's connections to the port arrive, and serves them one after
 /// another: a guest mounts the file system once.
 pub(super) fn serve(
     socket: &Path,
     server: Arc<Server>,
-    confinement: &Confinement,
+    confinement: &FileConfinement,
 ) -> io::Result<()> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

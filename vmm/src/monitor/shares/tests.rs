@@ -15,7 +15,7 @@ fn start(exports: Vec<ExportConfig>) -> Shares {
         cid: 3,
         socket: "/nowhere".into(),
     };
-    Shares::start(&config, &vsock, &Confinement::new().unwrap()).unwrap()
+    Shares::start(&config, &vsock, &FileConfinement::new().unwrap()).unwrap()
 }
 
 fn names(shares: &Shares) -> Vec<String> {
@@ -68,7 +68,7 @@ fn a_confined_thread_makes_files_with_the_mode_that_was_asked_for() {
     let path = directory.path().join("file");
     let its_path = path.clone();
     thread::spawn(move || {
-        Confinement::new().unwrap().enter().unwrap();
+        FileConfinement::new().unwrap().enter().unwrap();
         fs::OpenOptions::new()
             .create_new(true)
             .write(true)

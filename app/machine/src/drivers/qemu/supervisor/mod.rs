@@ -35,9 +35,10 @@ use dctl_vmm::{
         disks::Disks,
         lock::{LockError, MachineLock},
         power_button::PowerButton,
-        shares::{Confinement, Shares, SharesHandle},
+        shares::{Shares, SharesHandle},
         signals::TerminationSignals,
     },
+    sandbox::{DeviceConfinement, FileConfinement},
     transport::vhost_user::{self, ConfigChange},
 };
 use rustix::fs::Mode;
@@ -113,19 +114,23 @@ fn run(config: &VmConfig, started: Instant) -> Result<Outcome, Failure> {
 
     let mut servers = Servers::new().map_err(failed("serve devices"))?;
     let mut back_ends = BackEnds::default();
+    let sockets = config.vsock.socket.parent().unwrap_or(Path::new("/"));
+    let confinement =
+        DeviceConfinement::new(sockets).map_err(failed("compile a seccomp filter"))?;
+    let on_start = move || confinement.enter();
     let mut disks = Disks::default();
     for disk in &config.disks {
         let device = Block::open(disk).map_err(bad_configuration)?;
         disks.push(device.handle());
-        let socket = serve(Box::new(device), config, &mut servers, || Ok(()))?;
+        let socket = serve(Box::new(device), config, &mut servers, on_start.clone())?;
         back_ends.disks.push(socket);
     }
     let device = Vsock::new(&config.vsock).map_err(bad_configuration)?;
-    back_ends.vsock = Some(serve(Box::new(device), config, &mut servers, || Ok(()))?);
+    back_ends.vsock = Some(serve(Box::new(device), config, &mut servers, on_start)?);
 
     let mut shares = SharesHandle::none();
     if let Some(wanted) = &config.shares {
-        let confinement = Confinement::new().map_err(failed("compile a seccomp filter"))?;
+        let confinement = FileConfinement::new().map_err(failed("compile a seccomp filter"))?;
         let started =
             Shares::start(wanted, &config.vsock, &confinement).map_err(failed("share files"))?;
         if let Some(device) = started.device {
