@@ -73,27 +73,35 @@ impl DeviceConfinement {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, thread};
 
     use super::*;
 
     #[test]
-    fn who_serves_devices_opens_no_file_and_starts_threads() {
+    fn who_serves_devices_opens_nothing_and_starts_threads_that_work_on_what_is_open() {
         let sockets = tempfile::tempdir().unwrap();
         let file = tempfile::tempfile().unwrap();
         let confinement = DeviceConfinement::new(sockets.path()).unwrap();
         thread::spawn(move || {
             confinement.enter().unwrap();
-            // The next thread has it too, and works on what is open.
-            thread::Builder::new()
-                .name("vring".to_owned())
-                .spawn(move || {
-                    file.set_len(1 << 20).unwrap();
-                    file.sync_data().unwrap();
-                })
-                .unwrap()
-                .join()
-                .unwrap();
+            let error = File::open("/proc/self/status").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            thread::scope(|scope| {
+                for number in 0..8 {
+                    let file = &file;
+                    let work = move || {
+                        file.write_all_at(&[number; 64], u64::from(number) * 64)
+                            .unwrap();
+                        file.sync_data().unwrap();
+                        // All at once, for the allocator.
+                        (0..10_000).map(|size| vec![number; size % 999].len()).sum()
+                    };
+                    let name = format!("vring-{number}");
+                    let thread = thread::Builder::new().name(name);
+                    let _: thread::ScopedJoinHandle<'_, usize> =
+                        thread.spawn_scoped(scope, work).unwrap();
+                }
+            });
         })
         .join()
         .unwrap();

@@ -28,9 +28,9 @@ const KVM_GET_REGS: u64 = 0x8090_ae81;
 /// `_IOW(KVMIO, 0x6a, struct kvm_irq_routing)`: the guest sets up an interrupt.
 const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 
-/// One thread's filter, compiled.
+/// One thread's filter, compiled: of several programs the strictest answer counts.
 #[derive(Clone)]
-pub(crate) struct Filter(Arc<BpfProgram>);
+pub(crate) struct Filter(Arc<[BpfProgram]>);
 
 impl Filter {
     /// Of a thread that answers requests for shared files.
@@ -38,14 +38,25 @@ impl Filter {
         compile(shares()?, SeccompAction::Errno(libc::EPERM as u32))
     }
 
-    /// Of a thread that serves a device over vhost-user.
+    /// Of a thread that serves a device over vhost-user. It opens no file: that fails, and
+    /// ends nothing, because the allocator asks for some that it can do without.
     pub(crate) fn device_server() -> io::Result<Self> {
-        compile(device_server()?, SeccompAction::Trap)
+        let files = Rules::from([(libc::SYS_openat, Vec::new())]);
+        let no_files = program(
+            files,
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EPERM as u32),
+        )?;
+        let calls = program(device_server()?, SeccompAction::Trap, SeccompAction::Allow)?;
+        Ok(Self(Arc::new([no_files, calls])))
     }
 
     /// Confines the calling thread, for good.
     pub(crate) fn apply(&self) -> io::Result<()> {
-        seccompiler::apply_filter(&self.0).map_err(io::Error::other)
+        self.0
+            .iter()
+            .try_for_each(|program| seccompiler::apply_filter(program))
+            .map_err(io::Error::other)
     }
 }
 
@@ -73,10 +84,18 @@ impl Filters {
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn compile(rules: Rules, otherwise: SeccompAction) -> io::Result<Filter> {
-    let filter = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, TargetArch::x86_64)
-        .map_err(io::Error::other)?;
-    let program = BpfProgram::try_from(filter).map_err(io::Error::other)?;
-    Ok(Filter(Arc::new(program)))
+    let program = program(rules, otherwise, SeccompAction::Allow)?;
+    Ok(Filter(Arc::new([program])))
+}
+
+fn program(
+    rules: Rules,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> io::Result<BpfProgram> {
+    SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64)
+        .and_then(BpfProgram::try_from)
+        .map_err(io::Error::other)
 }
 
 /// What the standard library and the allocator need on any thread.
@@ -194,6 +213,7 @@ fn device_server() -> io::Result<Rules> {
     for call in [
         libc::SYS_clone3,
         libc::SYS_epoll_create1,
+        libc::SYS_openat,
         libc::SYS_prctl,
         libc::SYS_rseq,
         libc::SYS_sched_getaffinity,
