@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -11,6 +10,7 @@ use guest_protocol::{AgentError, ErrorKind};
 use crate::{
     clock,
     containers::{Containers, Paths, Stores},
+    database,
     emulation::Emulators,
     error::{Context, Result},
     exec::Execs,
@@ -103,7 +103,7 @@ impl Agent {
     fn open_on_disk(&self) -> Result<Storage> {
         let data = &self.paths.data;
         fs::create_dir_all(data).context("cannot use the data disk")?;
-        let database = Arc::new(open_database(&data.join("state.redb"))?);
+        let database = Arc::new(database::open(&data.join("state.redb"))?);
         self.stages.reach("database");
         // Containers may need them from the start.
         let emulators = Arc::new(Emulators::open(data));
@@ -149,32 +149,4 @@ impl Agent {
             )),
         }
     }
-}
-
-/// Opens the database, or makes it: one gets its name when it is whole, since what a
-/// kill leaves of one in the making is none that can be opened.
-fn open_database(path: &Path) -> Result<redb::Database> {
-    let open = |path: &Path| {
-        redb::Builder::new()
-            .set_cache_size(4 * 1024 * 1024)
-            .create(path)
-            .context(format_args!("cannot open the database {}", path.display()))
-    };
-    if !path.exists() {
-        let new = path.with_extension("new");
-        let put_in_place = || {
-            fs::File::open(&new)?.sync_all()?;
-            fs::rename(&new, path)?;
-            fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-        };
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context("cannot remove a database that was never finished");
-            }
-            _ => {}
-        }
-        drop(open(&new)?);
-        put_in_place().context(format_args!("cannot make the database {}", path.display()))?;
-    }
-    open(path)
 }

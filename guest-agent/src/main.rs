@@ -19,6 +19,7 @@ mod boot;
 mod clock;
 mod container_init;
 mod containers;
+mod database;
 mod egress;
 mod emulation;
 mod error;

@@ -113,6 +113,44 @@ fn stop_and_start_keep_containers_and_images() {
     assert_all_is_there_again(&alone);
 }
 
+/// What a container writes on a full disk is its error. Nothing else is lost by it: the
+/// machine starts, what is there can be read, and what fills the disk be removed.
+#[test]
+fn a_full_disk_is_an_error_and_the_machine_starts_with_it() {
+    let alone = Alone::new();
+    let installation = &alone.installation;
+    let run = |volume: &str, script: &str| {
+        let mount = format!("{volume}:/volume");
+        let words = ["run", "--rm", "-v", &mount, &alone.busybox, "sh", "-c"];
+        installation.dctl(&[&words[..], &[script]].concat())
+    };
+    run("kept", "echo precious > /volume/file; sync").success();
+    alone.counting("counter");
+    // Almost all of it is taken without being written; then the rest is.
+    let taking = "fallocate -l $(($(stat -f -c '%a * %S - 1048576' /volume))) /volume/most; \
+        dd if=/dev/zero of=/volume/rest bs=4k; sync";
+    let filled = run("fill", taking).success();
+    let full = "No space left on device";
+    assert!(filled.error().contains(full), "{filled}");
+    installation.kill(Part::Monitor);
+
+    let listed = installation.dctl(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]);
+    let listed = listed.success().text();
+    assert!(listed.contains("counter Exited"), "{listed}");
+    let more = "cat /dev/zero > /volume/more";
+    run("fill", more).fails_with(1, full);
+    // Records have room of their own.
+    for name in ["one", "two", "three"] {
+        let create = ["create", "--name", name, &alone.busybox];
+        installation.dctl(&create).success();
+        installation.dctl(&["rename", name, "other"]).success();
+        installation.dctl(&["rm", "other"]).success();
+    }
+    assert_eq!(run("kept", "cat /volume/file").success().text(), "precious");
+    installation.dctl(&["volume", "rm", "fill"]).success();
+    assert_all_is_there_again(&alone);
+}
+
 #[test]
 fn rm_takes_everything_with_it() {
     let alone = Alone::new();
