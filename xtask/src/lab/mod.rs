@@ -11,14 +11,14 @@ mod kernel;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -87,6 +87,12 @@ impl End {
 /// more privilege than one there.
 const MACHINES: usize = 3;
 
+/// What the lab's machine says every few seconds.
+const BEAT: &str = "beat";
+
+/// A machine that has said nothing for so long stands still.
+const SILENCE: Duration = Duration::from_mins(3);
+
 /// The environment that goes into the lab besides `PATH` and `HOME`.
 const ENVIRONMENT: [&str; 8] = [
     "CARGO_TARGET_DIR",
@@ -138,7 +144,7 @@ fn run_once(places: &Places, options: &Options) -> Result<End> {
 
     let (stdout, stdout_lab) = UnixStream::pair()?;
     let (stderr, stderr_lab) = UnixStream::pair()?;
-    let (mut result, result_lab) = UnixStream::pair()?;
+    let (result, result_lab) = UnixStream::pair()?;
     let mut qemu = qemu(&kernel, &initial_root, &console, &output, options)?;
     for (number, stream) in [(1, &stdout_lab), (2, &stderr_lab), (3, &result_lab)] {
         rustix::io::fcntl_setfd(stream, rustix::io::FdFlags::empty())?;
@@ -156,22 +162,25 @@ fn run_once(places: &Places, options: &Options) -> Result<End> {
     ];
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut text = String::new();
         // An error here is a lab that died, which the missing result says.
-        let _ = result.read_to_string(&mut text);
-        let _ = sender.send(text);
+        for line in BufReader::new(result).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
     });
-    let answer = receiver.recv_timeout(Duration::from_secs(options.seconds));
+    let end = wait(&receiver, Duration::from_secs(options.seconds));
     stop(&mut child)?;
     for copy in copies {
         let _ = copy.join();
     }
-    let Ok(answer) = answer else {
-        eprintln!("lab: the command did not end in {} s", options.seconds);
-        return Ok(End::TimedOut);
-    };
-    if let Ok(status) = answer.trim().parse::<u8>() {
-        return Ok(End::Command(status));
+    match end {
+        End::Command(_) => return Ok(end),
+        End::TimedOut => {
+            eprintln!("lab: the command did not end in {} s", options.seconds);
+            return Ok(end);
+        }
+        End::Machine => {}
     }
     eprintln!("lab: the machine stopped before the command ended; its last messages:");
     let messages = fs::read(&console).unwrap_or_default();
@@ -181,6 +190,22 @@ fn run_once(places: &Places, options: &Options) -> Result<End> {
         eprintln!("  {line}");
     }
     Ok(End::Machine)
+}
+
+/// Waits for the command's exit status, with a beat of the machine's now and then until it
+/// comes.
+fn wait(lines: &mpsc::Receiver<String>, most: Duration) -> End {
+    let start = Instant::now();
+    loop {
+        let left = most.saturating_sub(start.elapsed());
+        match lines.recv_timeout(left.min(SILENCE)) {
+            Ok(line) if line == BEAT => {}
+            Ok(line) => return line.trim().parse().map_or(End::Machine, End::Command),
+            Err(RecvTimeoutError::Timeout) if left <= SILENCE => return End::TimedOut,
+            // It stands still, or is gone.
+            Err(_) => return End::Machine,
+        }
+    }
 }
 
 fn forward(mut from: UnixStream, mut to: impl Write) {
@@ -348,6 +373,9 @@ fn job(places: &Places, options: &Options) -> Result<String> {
         )
     };
     let path = variable("PATH").unwrap_or("/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    // A port can be opened once.
+    writeln!(script, "exec 3> /dev/lab-3")?;
+    writeln!(script, "(while echo {BEAT} >&3; do $b sleep 5; done) &")?;
     script.push_str("$b chroot . /usr/bin/env -i LAB_OUT=/lab-out TERM=dumb");
     for (name, value) in [
         ("PATH", path.as_str()),
@@ -376,10 +404,10 @@ fn job(places: &Places, options: &Options) -> Result<String> {
     }
     writeln!(
         script,
-        " /bin/sh -c {} < /dev/null > /dev/lab-1 2> /dev/lab-2",
+        " /bin/sh -c {} < /dev/null > /dev/lab-1 2> /dev/lab-2 3>&-",
         quote(&command)?
     )?;
-    script.push_str("echo $? > /dev/lab-3\n$b sync\n$b poweroff -f\n");
+    script.push_str("echo $? >&3\n$b sync\n$b poweroff -f\n");
     Ok(script)
 }
 
@@ -427,6 +455,25 @@ mod tests {
             (End::Command(0), 0)
         );
         assert_eq!(run(&[End::Machine; 4]), (End::Machine, 1));
+    }
+
+    #[test]
+    fn a_status_is_told_from_beats_and_from_silence() {
+        let end = |lines: &[&str]| {
+            let (sender, receiver) = mpsc::channel();
+            for line in lines {
+                sender.send((*line).to_owned()).unwrap();
+            }
+            let most = Duration::from_millis(20);
+            // While there is a sender, there is a machine.
+            let running = wait(&receiver, most);
+            drop(sender);
+            (running, wait(&receiver, most))
+        };
+        assert_eq!(end(&[BEAT, BEAT, "0"]), (End::Command(0), End::Machine));
+        assert_eq!(end(&["125"]), (End::Command(125), End::Machine));
+        assert_eq!(end(&[BEAT]), (End::TimedOut, End::Machine));
+        assert_eq!(end(&["no number"]), (End::Machine, End::Machine));
     }
 
     #[test]
