@@ -27,9 +27,10 @@ use crate::error::{Context, Result};
 /// The data disk: the machine has one.
 const DEVICE: &str = "/dev/vda";
 
-/// How the file system is mounted: freed blocks are given back to the host, and
-/// inode tables are not written before they are needed.
-const OPTIONS: &std::ffi::CStr = c"discard,noinit_itable";
+/// How the file system is mounted: freed blocks are given back to the host, inode tables
+/// are not written before they are needed, and bitmaps of all block groups, 512 for 64 GiB,
+/// are not read as soon as it is mounted, which is while the machine starts.
+const OPTIONS: &std::ffi::CStr = c"discard,noinit_itable,no_prefetch_block_bitmaps";
 
 /// The superblock's place and length, and offsets in it
 /// (Documentation/filesystems/ext4/super.rst).

@@ -36,7 +36,7 @@ use crate::config::VsockConfig;
 /// Queues (5.10.2). The event queue tells of migrations, of which there are none.
 const RECEIVE_QUEUE: usize = 0;
 const TRANSMIT_QUEUE: usize = 1;
-const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
+const QUEUE_SIZES: [u16; 3] = [128, 256, 16];
 
 /// The socket device.
 pub struct Vsock {

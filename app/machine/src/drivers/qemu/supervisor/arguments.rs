@@ -7,6 +7,9 @@ use std::{
 
 use dctl_vmm::config::{ShareTransport, VmConfig};
 
+/// A tick of the guest's kernel (`CONFIG_HZ_100`).
+const JIFFY_MILLISECONDS: u64 = 10;
+
 /// QEMU's ends of the connections to our devices.
 #[derive(Default)]
 pub(super) struct BackEnds {
@@ -77,8 +80,10 @@ pub(super) fn arguments(
 
     add("-kernel", config.kernel.clone().into());
     add("-initrd", config.initramfs.clone().into());
+    // The rate of its counter, and what it counts in a tick (which each CPU would else measure
+    // for some ticks, the greater part of what it executes at boot).
     let clock = super::clock::time_stamp_counter_khz()
-        .map(|khz| format!(" tsc_early_khz={khz}"))
+        .map(|khz| format!(" tsc_early_khz={khz} lpj={}", khz * JIFFY_MILLISECONDS))
         .unwrap_or_default();
     add("-append", format!("{}{clock}", config.command_line).into());
 
