@@ -288,7 +288,8 @@ impl Stdio {
                     &chunk[HEADER..]
                 };
                 if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
-                    return AttachEnd::Gone;
+                    // Its reader is gone, which ends the input; what was typed still counts.
+                    return std::future::pending().await;
                 }
             }
             AttachEnd::Output
@@ -310,9 +311,25 @@ impl Stdio {
             gone.wait().await;
             AttachEnd::Gone
         };
-        tokio::select! {
+        let end = tokio::select! {
             end = output => end,
             end = input => end,
+        };
+        if end == AttachEnd::Gone && subscription.streams.stdin {
+            // Where input waited for a process that does not take it.
+            let _ = tokio::time::timeout(LEFTOVER, self.end_stdin_once()).await;
+        }
+        end
+    }
+
+    /// Closes a stdin that is for one client, as that one has gone.
+    async fn end_stdin_once(&self) {
+        let stdin = self.stdin.borrow().clone();
+        if let Some(stdin) = stdin
+            && self.shape.stdin_once
+            && !self.shape.tty
+        {
+            stdin.lock().await.take();
         }
     }
 
@@ -357,9 +374,7 @@ impl Stdio {
                 return true;
             }
         }
-        if self.shape.stdin_once && !self.shape.tty {
-            stdin.lock().await.take();
-        }
+        self.end_stdin_once().await;
         false
     }
 

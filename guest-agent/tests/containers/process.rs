@@ -1,6 +1,10 @@
 //! What a container's process is given, what it may do, and what runs beside it.
 
-use std::{io::Write, net::Shutdown};
+use std::{
+    io::Write,
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use guest_protocol::{
     AgentError, ErrorKind,
@@ -11,7 +15,7 @@ use guest_protocol::{
 
 use crate::{
     remove,
-    support::{TestAgent, command, script},
+    support::{PATIENCE, TestAgent, command, script},
 };
 
 #[test]
@@ -279,6 +283,47 @@ fn execs_run_beside_the_first_process() {
         })
         .unwrap();
     assert_eq!(top.processes.len(), 2, "{top:?}");
+    agent.call(remove(&id, true)).unwrap();
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_output_ends_the_input() {
+    let agent = TestAgent::start();
+    let id = agent
+        .create(command(&["sleep", "1000"]), HostConfig::default())
+        .unwrap();
+    agent.start_container(&id).unwrap();
+    // Which end of the connection is noticed first is chance.
+    for _ in 0..12 {
+        let script = "while echo more; do :; done & cat > /dev/null; kill $!";
+        let config = ExecConfig {
+            attach_stdin: true,
+            attach_stdout: true,
+            cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            ..ExecConfig::default()
+        };
+        let container = id.clone();
+        let exec = agent.call(ExecCreate { container, config }).unwrap().id;
+        let (_, mut call) = agent
+            .open(ExecStart {
+                exec: exec.clone(),
+                detach: false,
+                raw: false,
+                console_size: None,
+            })
+            .unwrap();
+        call.read_until("more");
+        drop(call);
+        let began = Instant::now();
+        while agent
+            .call(ExecInspect { exec: exec.clone() })
+            .unwrap()
+            .running
+        {
+            assert!(began.elapsed() < PATIENCE, "it waits for input");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     agent.call(remove(&id, true)).unwrap();
 }
 
