@@ -7,7 +7,8 @@
 //! as a whole before its writer has shut it down means a reset, which becomes one of
 //! the TCP connection at the other end.
 //!
-//! An idle connection holds no buffer. A direction that moves much has a large one.
+//! An idle connection holds no buffer. One that moves much goes through a pipe by
+//! splice(2), so that its bytes are not copied to this process and back.
 //!
 //! Nothing here makes, names or authorises connections: callers hand over two sockets.
 
@@ -34,7 +35,7 @@ use tokio::{
 /// Bytes that are read at once, in the buffer that a thread's connections share.
 const SCRATCH: usize = 64 * 1024;
 
-/// After so many full buffers in a row a direction gets one of its own.
+/// After so many full buffers in a row a direction goes through a pipe.
 const FULL_READS: u32 = 4;
 
 /// How long a TCP connection may be silent before its peer is asked whether it is

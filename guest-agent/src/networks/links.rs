@@ -29,21 +29,6 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
-/// The most bytes of a TCP connection that go through the guest as one packet, by either
-/// protocol ("BIG TCP", Documentation/networking/segmentation-offloads.rst): nothing here is
-/// bound by the length field of an IP header, since nothing leaves as a packet.
-const LARGEST_PACKET: u32 = 256 * 1024;
-
-/// What lets an interface take and make such packets.
-fn large_packets() -> [LinkAttribute; 4] {
-    [
-        LinkAttribute::GsoMaxSize(LARGEST_PACKET),
-        LinkAttribute::GroMaxSize(LARGEST_PACKET),
-        LinkAttribute::GsoIpv4MaxSize(LARGEST_PACKET),
-        LinkAttribute::GroIpv4MaxSize(LARGEST_PACKET),
-    ]
-}
-
 /// A hardware address.
 pub(crate) type MacAddress = [u8; 6];
 
@@ -141,13 +126,11 @@ impl Links {
             LinkAttribute::Address(far.mac_address.to_vec()),
         ]);
         peer.attributes.extend(mtu.map(LinkAttribute::Mtu));
-        peer.attributes.extend(large_packets());
         let mut message = LinkMessage::default();
         message
             .attributes
             .push(LinkAttribute::IfName(near.to_owned()));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-        message.attributes.extend(large_packets());
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -166,13 +149,9 @@ impl Links {
         bridge: &str,
         isolated: bool,
     ) -> io::Result<()> {
-        let index = self.existing(bridge)?;
+        let bridge = self.existing(bridge)?;
         self.change(name, |message| {
-            message.attributes.push(LinkAttribute::Controller(index));
-        })?;
-        // It takes what its ports can; without any that is little.
-        self.change(bridge, |message| {
-            message.attributes.extend(large_packets());
+            message.attributes.push(LinkAttribute::Controller(bridge));
         })?;
         if !isolated {
             return Ok(());
