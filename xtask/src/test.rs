@@ -278,14 +278,19 @@ fn test_executable(places: &Places, package: &str, test: &str) -> Result<PathBuf
     ]))?;
     messages
         .lines()
-        .filter_map(executable)
+        .filter_map(|message| executable(message, test))
         .next_back()
         .with_context(|| format!("cargo built no test {test} of {package}"))
 }
 
-/// The program in one of cargo's messages, if it is about one.
-fn executable(message: &str) -> Option<PathBuf> {
+/// The program in one of cargo's messages, if it is about this test: the package's other
+/// programs are built with it.
+fn executable(message: &str, test: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    if target["name"] != test || target["kind"] != serde_json::json!(["test"]) {
+        return None;
+    }
     message["executable"].as_str().map(PathBuf::from)
 }
 
@@ -295,9 +300,21 @@ mod tests {
 
     #[test]
     fn programs_are_found_in_messages() {
-        let found = executable(r#"{"reason":"compiler-artifact","executable":"/t/a-1"}"#);
+        let message = |kind: &str, name: &str, executable: &str| {
+            format!(
+                r#"{{"target":{{"kind":["{kind}"],"name":"{name}"}},"executable":{executable}}}"#
+            )
+        };
+        let found = executable(&message("test", "a", r#""/t/a-1""#), "a");
         assert_eq!(found, Some(PathBuf::from("/t/a-1")));
-        assert_eq!(executable(r#"{"executable":null}"#), None);
-        assert_eq!(executable("not json"), None);
+        for other in [
+            message("bin", "a", r#""/t/a""#),
+            message("test", "b", r#""/t/b-1""#),
+            message("test", "a", "null"),
+            r#"{"executable":"/t/a-1"}"#.to_owned(),
+            "not json".to_owned(),
+        ] {
+            assert_eq!(executable(&other, "a"), None, "{other}");
+        }
     }
 }
