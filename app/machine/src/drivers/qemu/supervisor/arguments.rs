@@ -81,7 +81,7 @@ pub(super) fn arguments(
     add("-kernel", config.kernel.clone().into());
     add("-initrd", config.initramfs.clone().into());
     // The rate of its counter, and what it counts in a tick (which each CPU would else measure
-    // for some ticks, the greater part of what it executes at boot).
+    // for some ticks, a quarter of what is executed at boot).
     let clock = super::clock::time_stamp_counter_khz()
         .map(|khz| format!(" tsc_early_khz={khz} lpj={}", khz * JIFFY_MILLISECONDS))
         .unwrap_or_default();
