@@ -270,7 +270,7 @@ impl Stdio {
     /// the user detaches, or the connection fails or is `gone`.
     pub(crate) async fn attach<R, W>(
         &self,
-        mut subscription: Subscription,
+        subscription: Subscription,
         reader: &mut R,
         writer: &mut W,
         mut detach_keys: DetachKeys,
@@ -280,22 +280,25 @@ impl Stdio {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let output = async {
-            while let Some(chunk) = subscription.queue.recv().await {
-                let bytes = if subscription.framed {
-                    &chunk[..]
-                } else {
-                    &chunk[HEADER..]
-                };
+        let Subscription {
+            mut queue,
+            streams,
+            framed,
+        } = subscription;
+        let output = async move {
+            while let Some(chunk) = queue.recv().await {
+                let bytes = if framed { &chunk[..] } else { &chunk[HEADER..] };
                 if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
                     // Its reader is gone, which ends the input; what was typed still counts.
+                    // Nobody waits for this one any more.
+                    drop(queue);
                     return std::future::pending().await;
                 }
             }
             AttachEnd::Output
         };
         let typed = async {
-            subscription.streams.stdin
+            streams.stdin
                 && self.shape.open_stdin
                 && self.carry_stdin(reader, &mut detach_keys).await
         };
@@ -315,7 +318,7 @@ impl Stdio {
             end = output => end,
             end = input => end,
         };
-        if end == AttachEnd::Gone && subscription.streams.stdin {
+        if end == AttachEnd::Gone && streams.stdin {
             // Where input waited for a process that does not take it.
             let _ = tokio::time::timeout(LEFTOVER, self.end_stdin_once()).await;
         }
