@@ -147,10 +147,11 @@ fn waits(s: &mut Session<'_>) {
     s.post("/containers/contract-renamed/start");
     s.wait_for_state("contract-renamed", "exited");
     s.post("/containers/contract-renamed/wait");
-    start(s, "contract-two", shell("containers", "sleep 1; exit 7"));
+    // Long enough that the wait comes first.
+    start(s, "contract-two", shell("containers", "sleep 5; exit 7"));
     s.post("/containers/contract-two/wait?condition=next-exit");
     s.get("/containers/contract-two/json");
-    let mut config = shell("containers", "sleep 1");
+    let mut config = shell("containers", "sleep 5");
     config["HostConfig"] = json!({"AutoRemove": true});
     start(s, "contract-two", config);
     s.post("/containers/contract-two/wait?condition=removed");
