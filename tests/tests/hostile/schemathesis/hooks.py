@@ -59,6 +59,11 @@ def container(case):
     return RUNNING
 
 
+def is_there(id):
+    """Whether an id is one of those, or the beginning of one: that is as good."""
+    return id == STOPPED or any(whole.startswith(id) for whole in (RUNNING, IDLE))
+
+
 def within_registry(name):
     """A name of an image that is looked for in the tests' registry alone."""
     return f"{REGISTRY}/{name}" if isinstance(name, str) and name else name
@@ -78,8 +83,11 @@ def before_call(context, case, kwargs):
     if "/containers/{id}/" in path:
         # Whatever the id is: nobody waits for a container that goes on.
         id = container(case)
-        if there or case.path_parameters.get("id") in (RUNNING, IDLE, STOPPED):
+        if there or is_there(str(case.path_parameters.get("id"))):
             case.path_parameters["id"] = id
+    if path == "/containers/{id}" and is_there(str(case.path_parameters.get("id"))):
+        # What others ask about is not removed.
+        case.path_parameters["id"] = STOPPED
     if path == "/commit" and there:
         case.query["container"] = STOPPED
     if path == "/containers/create" and there and body:
@@ -135,7 +143,7 @@ def after_call(context, case, response):
     if path.endswith(("/pause", "/kill", "/stop", "/restart", "/update")):
         ask("POST", f"/containers/{IDLE}/unpause")
         ask("POST", f"/containers/{IDLE}/start")
-    if path == "/containers/prune":
+    if path in ("/containers/prune", "/containers/{id}"):
         make_stopped()
 
 
