@@ -29,6 +29,21 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
+/// The most bytes of a TCP connection that go through the guest as one packet, by either
+/// protocol ("BIG TCP", Documentation/networking/segmentation-offloads.rst): nothing here is
+/// bound by the length field of an IP header, since nothing leaves as a packet.
+const LARGEST_PACKET: u32 = 256 * 1024;
+
+/// What lets an interface take and make such packets.
+fn large_packets() -> [LinkAttribute; 4] {
+    [
+        LinkAttribute::GsoMaxSize(LARGEST_PACKET),
+        LinkAttribute::GroMaxSize(LARGEST_PACKET),
+        LinkAttribute::GsoIpv4MaxSize(LARGEST_PACKET),
+        LinkAttribute::GroIpv4MaxSize(LARGEST_PACKET),
+    ]
+}
+
 /// A hardware address.
 pub(crate) type MacAddress = [u8; 6];
 
@@ -126,11 +141,13 @@ impl Links {
             LinkAttribute::Address(far.mac_address.to_vec()),
         ]);
         peer.attributes.extend(mtu.map(LinkAttribute::Mtu));
+        peer.attributes.extend(large_packets());
         let mut message = LinkMessage::default();
         message
             .attributes
             .push(LinkAttribute::IfName(near.to_owned()));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(large_packets());
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -149,9 +166,13 @@ impl Links {
         bridge: &str,
         isolated: bool,
     ) -> io::Result<()> {
-        let bridge = self.existing(bridge)?;
+        let index = self.existing(bridge)?;
         self.change(name, |message| {
-            message.attributes.push(LinkAttribute::Controller(bridge));
+            message.attributes.push(LinkAttribute::Controller(index));
+        })?;
+        // It takes what its ports can; without any that is little.
+        self.change(bridge, |message| {
+            message.attributes.extend(large_packets());
         })?;
         if !isolated {
             return Ok(());
@@ -176,6 +197,18 @@ impl Links {
         self.change(name, |message| {
             message.header.flags = LinkFlags::Up;
             message.header.change_mask = LinkFlags::Up;
+        })
+    }
+
+    /// Brings up `lo`: what is published goes over it.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(crate) fn bring_up_loopback(&mut self) -> io::Result<()> {
+        self.change("lo", |message| {
+            message.header.flags = LinkFlags::Up;
+            message.header.change_mask = LinkFlags::Up;
+            message.attributes.extend(large_packets());
         })
     }
 
@@ -332,4 +365,56 @@ fn family(address: IpAddr) -> AddressFamily {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd};
+
+    use super::*;
+    use crate::networks::namespace::tests::new_namespace;
+
+    /// The most that an interface takes as one packet: by IPv6, by IPv4.
+    fn largest(links: &mut Links, name: &str) -> (u32, u32) {
+        let mut message = LinkMessage::default();
+        message.header.index = links.existing(name).unwrap();
+        let answer = links
+            .request(RouteNetlinkMessage::GetLink(message), 0)
+            .unwrap();
+        let Some(RouteNetlinkMessage::NewLink(link)) = answer else {
+            panic!("{answer:?} is no interface");
+        };
+        let mut largest = (0, 0);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::GsoMaxSize(size) => largest.0 = size,
+                LinkAttribute::GsoIpv4MaxSize(size) => largest.1 = size,
+                _ => {}
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn every_interface_on_the_way_takes_large_packets() {
+        let namespace = new_namespace();
+        namespace
+            .run(|| {
+                let mut links = Links::open().unwrap();
+                links.add_bridge("br", [2, 0, 0, 0, 0, 1], None).unwrap();
+                let here = File::open("/proc/thread-self/ns/net").unwrap();
+                let far = End {
+                    name: "far",
+                    namespace: here.as_fd(),
+                    mac_address: [2, 0, 0, 0, 0, 2],
+                };
+                links.add_pair("near", &far, None).unwrap();
+                links.join_bridge("near", "br", false).unwrap();
+                for name in ["lo", "br", "near", "far"] {
+                    let largest = largest(&mut links, name);
+                    assert_eq!(largest, (LARGEST_PACKET, LARGEST_PACKET), "{name}");
+                }
+            })
+            .unwrap();
+    }
 }

@@ -19,7 +19,7 @@ mod configuration;
 pub(crate) mod dns;
 mod endpoint;
 mod firewall;
-mod links;
+pub(crate) mod links;
 mod membership;
 mod names;
 pub(crate) mod namespace;

@@ -1,15 +1,10 @@
 //! Bringing up the loopback interface of a network namespace.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, AsRawFd},
-};
+use std::{fs::File, io, os::fd::AsFd};
 
-use rustix::{
-    net::{AddressFamily, SocketFlags, SocketType, socket_with},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::networks::links::Links;
 
 /// Brings up `lo` in the network namespace of process `pid`, and leaves the
 /// calling thread in that namespace.
@@ -27,21 +22,5 @@ pub(crate) fn bring_up(pid: i32) -> io::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub(crate) fn bring_up_here() -> io::Result<()> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    // SAFETY: all zeroes is a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives across the call.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Links::open()?.bring_up_loopback()
 }
