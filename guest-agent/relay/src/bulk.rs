@@ -8,7 +8,7 @@ use rustix::{
 };
 use tokio::{io::Interest, task::consume_budget};
 
-use super::{Side, retry};
+use super::{Side, retry, window::Window};
 
 /// Bytes that are on their way through the pipe at most. The kernel may allow less.
 const PIPE: usize = 256 * 1024;
@@ -29,6 +29,8 @@ pub(super) async fn pass(from: &Side, to: &Side) -> io::Result<bool> {
     };
     // A smaller one does, too.
     let _ = fcntl_setpipe_size(&entry, PIPE);
+    from.window
+        .get_or_init(|| Window::widen(from.socket.get_ref()));
     let mut little = 0;
     while little < PATIENCE {
         consume_budget().await;

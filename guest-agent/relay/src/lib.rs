@@ -8,18 +8,23 @@
 //! the TCP connection at the other end.
 //!
 //! An idle connection holds no buffer. One that moves much goes through a pipe by
-//! splice(2), so that its bytes are not copied to this process and back.
+//! splice(2), so that its bytes are not copied to this process and back, and its writer
+//! may send further ahead.
 //!
 //! Nothing here makes, names or authorises connections: callers hand over two sockets.
 
 mod bulk;
+mod window;
 
 use std::{
     cell::RefCell,
     io,
     net::TcpStream,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +36,8 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     task::consume_budget,
 };
+
+use window::Window;
 
 /// Bytes that are read at once, in the buffer that a thread's connections share.
 const SCRATCH: usize = 64 * 1024;
@@ -116,6 +123,8 @@ struct Side {
     socket: AsyncFd<OwnedFd>,
     /// It was told that there is no more for it.
     write_ended: AtomicBool,
+    /// What its writer may send ahead, once that is more than usual.
+    window: OnceLock<Option<Window>>,
 }
 
 impl Side {
@@ -128,6 +137,7 @@ impl Side {
         Ok(Self {
             socket,
             write_ended: AtomicBool::new(false),
+            window: OnceLock::new(),
         })
     }
 
