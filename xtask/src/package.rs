@@ -36,6 +36,7 @@ pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
 
 /// The same of a package of `suite`.
 pub(crate) fn unpack_of(suite: Suite, package: &str, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)?;
     let options = match suite {
         Suite::Installed => Vec::new(),
         Suite::Unstable => unstable(directory)?,
