@@ -375,7 +375,8 @@ impl Connection {
         let mut block = [0; 4096];
         while !payload.is_empty() {
             let count = payload.read(&mut block);
-            self.buffer.extend(block.iter().take(count));
+            // A slice is copied as a whole.
+            self.buffer.extend(block.get(..count).unwrap_or_default());
         }
         Verdict::Keep
     }
