@@ -163,7 +163,8 @@ fn containers(s: &mut Session<'_>) {
     s.prepare("GET", &at("/top"), Value::Null);
     s.prepare("GET", &at("/archive?path=/etc/passwd"), Value::Null);
     s.prepare("GET", &at("/export"), Value::Null);
-    act(s, "/restart?t=0", Value::Null);
+    // Its stop signal ends it. Without patience it may or may not be killed once more.
+    act(s, "/restart?t=30", Value::Null);
     act(s, "/kill?signal=URG", Value::Null);
     act(s, "/kill", Value::Null);
     s.wait_for_state(name, "exited");
