@@ -1,8 +1,8 @@
 //! How far ahead of its reader the writer of a vsock stream may be.
 //!
 //! The kernel's default is 256 KiB, which a reader takes at once: then both wait for each
-//! other in turns. A stream that moves much gets more. Streams that do not keep the
-//! default, as each may make the kernel hold as much as it was given.
+//! other in turns. [`super::bulk`] gives a stream that moves much more than that. All
+//! others keep the default: the kernel may have to hold as much as each was given.
 
 use std::{
     io,

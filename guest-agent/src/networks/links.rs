@@ -166,19 +166,20 @@ impl Links {
         bridge: &str,
         isolated: bool,
     ) -> io::Result<()> {
-        let index = self.existing(bridge)?;
-        self.change(name, |message| {
-            message.attributes.push(LinkAttribute::Controller(index));
+        let bridge = self.existing(bridge)?;
+        let port = self.existing(name)?;
+        self.set(port, |message| {
+            message.attributes.push(LinkAttribute::Controller(bridge));
         })?;
         // It takes what its ports can; without any that is little.
-        self.change(bridge, |message| {
+        self.set(bridge, |message| {
             message.attributes.extend(large_packets());
         })?;
         if !isolated {
             return Ok(());
         }
         let mut message = LinkMessage::default();
-        message.header.index = self.existing(name)?;
+        message.header.index = port;
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(
@@ -288,8 +289,13 @@ impl Links {
     }
 
     fn change(&mut self, name: &str, change: impl FnOnce(&mut LinkMessage)) -> io::Result<()> {
+        let index = self.existing(name)?;
+        self.set(index, change)
+    }
+
+    fn set(&mut self, index: u32, change: impl FnOnce(&mut LinkMessage)) -> io::Result<()> {
         let mut message = LinkMessage::default();
-        message.header.index = self.existing(name)?;
+        message.header.index = index;
         change(&mut message);
         self.request(RouteNetlinkMessage::SetLink(message), 0)
             .map(drop)

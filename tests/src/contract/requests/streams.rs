@@ -16,13 +16,13 @@ pub(super) fn requests(s: &mut Session<'_>) {
     websocket(s);
 }
 
-/// Runs a container that says one thing and then another. The second comes when the first
-/// is in the log: of two streams, either may be read first.
-fn talk(s: &mut Session<'_>, first: &str, then: &str) {
+/// Runs a container that does one thing, and another when what it said first (`said`) is in
+/// the log: of two streams, either may be read first.
+fn talk(s: &mut Session<'_>, first: &str, said: &[&str], then: &str) {
     let script = format!("trap '{then}; exit' USR1; {first}; while :; do sleep 0.1; done");
     start(s, TALKER, shell("streams", &script));
-    for said in ["one", "err"].iter().filter(|said| first.contains(**said)) {
-        s.wait_for_output(TALKER, said);
+    for word in said {
+        s.wait_for_output(TALKER, word);
     }
     let kill = format!("/containers/{TALKER}/kill?signal=USR1");
     s.prepare("POST", &kill, serde_json::Value::Null);
@@ -30,7 +30,7 @@ fn talk(s: &mut Session<'_>, first: &str, then: &str) {
 }
 
 fn logs(s: &mut Session<'_>) {
-    talk(s, "echo one; echo err >&2", "echo two");
+    talk(s, "echo one; echo err >&2", &["one", "err"], "echo two");
     for options in [
         "stdout=1&stderr=1",
         "stdout=1",
@@ -138,7 +138,7 @@ fn terminal(s: &mut Session<'_>) {
 
 fn websocket(s: &mut Session<'_>) {
     let path = "/containers/contract-talker/attach/ws";
-    talk(s, "echo one", "echo err >&2");
+    talk(s, "echo one", &["one"], "echo err >&2");
     s.send(Ask::new("GET", &format!("{path}?logs=1&stdout=1&stderr=1")).websocket());
     s.send(Ask::new("GET", &format!("{path}?logs=1&stdout=1")).websocket());
     s.get(&format!("{path}?logs=1&stdout=1"));
